@@ -1,0 +1,1 @@
+"""Data: `Example`, reading, rendering and tokenising."""

@@ -1,0 +1,1 @@
+"""Objectives on preferences: pairs, and responses labelled desirable or not."""

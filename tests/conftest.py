@@ -1,0 +1,29 @@
+"""Fixtures that every room's tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def data_folder() -> Path | None:
+    """The real data: BORESIGHT_DATA, or ../shared/data beside the project; None where it is absent."""
+    places = [os.environ.get("BORESIGHT_DATA"), str(Path(__file__).parents[2] / "shared" / "data")]
+    return next((Path(p) for p in places if p and Path(p).is_dir()), None)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    folder = data_folder()
+    if folder is None:
+        if os.environ.get("CI"):
+            pytest.fail("the real data is absent: set BORESIGHT_DATA")
+        pytest.skip("the real data is absent: set BORESIGHT_DATA")
+    return folder
