@@ -157,6 +157,11 @@ class PairLogProbs:
         return self.policy.chosen.count
 
     @property
+    def has_reference(self) -> bool:
+        """Whether the batch was made with a reference."""
+        return self._reference is not None
+
+    @property
     def reference(self) -> PairSide:
         """The reference's log-probs. Raises ValueError if the batch was made without a reference."""
         if self._reference is None:
@@ -196,6 +201,16 @@ class ResponseLogProbs:
 
     def __len__(self) -> int:
         return self.policy.count
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether the batch was made with a reference."""
+        return self._reference is not None
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether the responses are labelled desirable or not."""
+        return self._desirable is not None
 
     @property
     def reference(self) -> LogProbs:

@@ -1,0 +1,217 @@
+"""Recipes: the plain words of a training run, validated, with the source of every default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from boresight.errors import InputError, nearest
+from boresight.objectives import Objective
+from boresight.training.method import find_objective
+
+LORA_LR_FACTOR = 10
+"""Schulman et al. 2025, 'LoRA without regret': the best LoRA rate is about ten times that of full training."""
+
+
+def _given(source: str, description: str, default: Any, **limits: Any) -> Any:
+    return Field(default, description=description, json_schema_extra={"source": source}, **limits)
+
+
+class Recipe(BaseModel):
+    """Everything that decides a run. `Recipe.read` makes one of words; `settings()` says where each value is from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: str = Field(description="objective: a registered id, or a dotted path to one of your own")
+    model: str = Field(description="model to train: a directory or a hub name")
+    data: str = Field(description="training data: a file, a saved datasets folder, or a hub name")
+    out: str = Field(description="folder of the run; made by it, never overwritten")
+    eval_data: str | None = _given("nothing is held out unless you name it", "held-out data of the same forms", None)
+    reference: str | None = _given(
+        "the model as it is at the start; never guessed for an adapter that was trained already",
+        "start, base, adapter:NAME_OR_DIR, or a model",
+        None,
+    )
+    params: dict[str, float | int | bool | str] = Field(default_factory=dict, description="the objective's own")
+
+    format: str | None = _given("told from the first rows", "form of the data", None)
+    strict: bool = _given("unreadable rows are counted and reported", "stop at the first unreadable row", False)
+    limit: int | None = _given("all rows", "use only the first rows of the data", None, ge=1)
+    eval_limit: int | None = _given("all rows", "use only the first rows of the held-out data", None, ge=1)
+    ranked: Literal["all", "best-worst"] = _given("Ouyang et al. 2022, sec. 3.5", "pairs made of a ranked list", "all")
+    template: Literal["auto", "chat", "plain"] = _given("the model's own where it has one", "rendering", "auto")
+    spans: Literal["last", "all"] = _given("what was compared is the last turn", "assistant turns trained on", "last")
+    max_length: int | None = _given("the model's own limit", "most tokens of prompt and response together", None, ge=2)
+    truncation: Literal["drop", "cut-prompt", "cut-both"] = _given(
+        "a cut text is another text", "what happens to rows that are too long", "drop"
+    )
+
+    adapter: Literal["none", "lora", "qlora"] = _given("all weights are trained", "adapter to train", "none")
+    lora_rank: int = _given("Schulman et al. 2025: capacity suffices for preference data", "rank", 16, ge=1)
+    lora_alpha: float = _given("Schulman et al. 2025: alpha 32", "scale of the adapter", 32.0, gt=0)
+    lora_targets: str = _given("Dettmers et al. 2023, sec. 4: all linear layers", "modules, by comma", "all-linear")
+
+    epochs: float = _given("one pass: preference data overfits in more", "passes over the data", 1.0, gt=0)
+    max_steps: int | None = _given("as many as the epochs hold", "stop after this many steps", None, ge=0)
+    batch: int = _given("Rafailov et al. 2023, app. B use 64; Tunstall et al. 2023 use 32", "global batch", 32, ge=1)
+    micro_batch: int = _given("fits small machines; the result does not depend on it", "rows at once", 8, ge=1)
+    lr: float = _given("the method's", "learning rate at its peak", 0.0, ge=0)
+    schedule: Literal["cosine", "linear", "constant"] = _given("Meng et al. 2024, sec. 3", "learning rate", "cosine")
+    warmup: float = _given("Meng et al. 2024, sec. 3", "share of the steps over which it rises", 0.1, ge=0, le=1)
+    weight_decay: float = _given("none in the DPO authors' code", "decoupled decay", 0.0, ge=0)
+    clip: float = _given("1 is the usual bound; 0 is off", "largest gradient norm", 1.0, ge=0)
+    dtype: Literal["auto", "fp32", "bf16"] = _given("bf16 on a GPU that has it, else fp32", "arithmetic", "auto")
+    gradient_checkpointing: bool = _given("off: memory is traded for time", "recompute activations", False)
+    seed: int = _given("fixed, so that a run repeats", "decides order, adapters and samples", 0, ge=0)
+
+    log_every: int = _given("often enough to see", "steps between lines of metrics", 10, ge=1)
+    eval_every: int = _given("0: at the start and the end", "steps between evaluations", 0, ge=0)
+    sample_every: int = _given("0: at the start and the end", "steps between samples", 0, ge=0)
+    samples: int = _given("few: they are for reading; 0 is off", "prompts sampled during training", 8, ge=0)
+    sample_tokens: int = _given("a paragraph", "longest sample in tokens", 64, ge=1)
+    save_every: int = _given("0: at the end only", "steps between checkpoints", 0, ge=0)
+    keep: int = _given("one to fall back on", "checkpoints kept", 2, ge=1)
+    trackers: str = _given("a file anyone can read", "tensorboard, wandb, trackio: any, by comma", "tensorboard")
+    store: str | None = _given("the cache folder; shared by runs", "where reference log-probs are kept", None)
+
+    @field_validator("model", "data", "out")
+    @classmethod
+    def _not_empty(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("must not be empty")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _paths_as_text(cls, values: Any) -> Any:
+        return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
+
+    @classmethod
+    def read(cls, source: str | Path | Mapping[str, Any] | None = None, **words: Any) -> Recipe:
+        """A recipe from a YAML file or a mapping, with `words` on top; the method's own parameters lie beside ours.
+
+        Raises InputError that names the key, what was expected, and the nearest valid key.
+        """
+        base = _from_yaml(Path(source)) if isinstance(source, str | Path) else dict(source or {})
+        flat = {**base, **base.pop("params", {}), **words}
+        flat = {k.replace("-", "_"): v for k, v in flat.items()}
+        for key in ("method", "model", "data", "out"):
+            if flat.get(key) in (None, ""):
+                raise InputError(f"a run needs {key}=...", mend=cls.model_fields[key].description or "")
+        known = find_objective(str(flat["method"]))
+        ours = {k: v for k, v in flat.items() if k in cls.model_fields}
+        params = {}
+        for key, value in flat.items():
+            if key in ours:
+                continue
+            if key not in known.hyperparameters:
+                valid = [k for k in cls.model_fields if k != "params"] + list(known.hyperparameters)
+                raise InputError(f"unknown option {key!r} for method {known.id}", mend=nearest(key, valid))
+            params[key] = _coerce(known, key, value)
+        try:
+            return cls(**ours, params=params)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            expected = first["msg"].removeprefix("Value error, ")
+            described = cls.model_fields[key].description if key in cls.model_fields else ""
+            raise InputError(f"option {key}={first['input']!r}: {expected}", mend=f"{key} is: {described}") from None
+
+    @property
+    def objective(self) -> Objective:
+        """The method, found."""
+        return find_objective(self.method)
+
+    @property
+    def peak_lr(self) -> float:
+        """The learning rate at its peak: as given, else the method's, times ten for adapters."""
+        if "lr" in self.model_fields_set:
+            return self.lr
+        return self.objective.lr * (LORA_LR_FACTOR if self.adapter != "none" else 1)
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """The objective's keyword arguments: its defaults, with what was given on top."""
+        return {n: self.params.get(n, h.default) for n, h in self.objective.hyperparameters.items()}
+
+    def settings(self) -> list[Setting]:
+        """Every value that decides the run, with where it comes from; the given ones first."""
+        known = self.objective
+        rows = []
+        for name, field in type(self).model_fields.items():
+            if name == "params":
+                continue
+            if name in self.model_fields_set:
+                rows.append(Setting(name, getattr(self, name), "given"))
+            elif name == "lr":
+                times = f", times {LORA_LR_FACTOR} for an adapter (Schulman et al. 2025)"
+                rows.append(Setting("lr", self.peak_lr, known.lr_source + (times if self.adapter != "none" else "")))
+            elif not (name.startswith("lora_") and self.adapter == "none"):
+                extra = field.json_schema_extra
+                rows.append(Setting(name, getattr(self, name), extra["source"] if isinstance(extra, dict) else ""))
+        for name, h in known.hyperparameters.items():
+            rows.append(Setting(name, self.params.get(name, h.default), "given" if name in self.params else h.source))
+        return sorted(rows, key=lambda s: s.source != "given")
+
+    def dump(self) -> str:
+        """The recipe as YAML, every value written out; `Recipe.read` gives the same run back."""
+        values = self.model_dump(exclude={"params"}) | {"lr": self.peak_lr} | self.hyperparameters()
+        return yaml.safe_dump({k: v for k, v in values.items() if v is not None}, sort_keys=False)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One value of a run and where it comes from: "given", or the source of the default."""
+
+    name: str
+    value: Any
+    source: str
+
+
+def _coerce(known: Objective, key: str, value: Any) -> float | int | bool | str:
+    kind = known.hyperparameters[key].kind
+    fits = (
+        isinstance(value, bool)
+        if kind is bool
+        else isinstance(value, str)
+        if kind is str
+        else isinstance(value, int | float) and not isinstance(value, bool) and (kind is float or value == int(value))
+    )
+    if not fits:
+        raise InputError(
+            f"option {key}={value!r}: {known.id} takes {key} as {kind.__name__}",
+            mend=f"for example {key}={known.hyperparameters[key].default}",
+        )
+    return kind(value)
+
+
+def _from_yaml(path: Path) -> dict[str, Any]:
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"no recipe at {path}", mend="give a YAML file, or method=... model=... data=...") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the recipe {path}: {error}", mend="give a UTF-8 YAML file") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise InputError(f"{path}{where}: not valid YAML: {problem}", mend="indent with spaces, not tabs") from None
+    if not isinstance(loaded, dict):
+        raise InputError(f"{path}: a recipe is a list of `key: value` lines", mend="see examples/")
+    for key, value in loaded.items():
+        if isinstance(value, str):
+            loaded[key] = _number_like(value)
+    return loaded
+
+
+def _number_like(text: str) -> Any:
+    """YAML 1.1 reads 1e-6 as text; people mean the number."""
+    try:
+        return float(text) if any(c.isdigit() for c in text) and "e" in text.lower() else text
+    except ValueError:
+        return text
