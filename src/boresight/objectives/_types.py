@@ -68,6 +68,10 @@ class LogProbs:
         owner = torch.repeat_interleave(torch.arange(sums.shape[0], device=sums.device), lengths.to(sums.device))
         return cls((sums / lengths)[owner], owner, sums.shape[0])
 
+    def to(self, device: torch.device | str) -> LogProbs:
+        """The same on another device."""
+        return LogProbs(self.values.to(device), self.owner.to(device), self.count)
+
     def lengths(self) -> Tensor:
         """Number of tokens of each response, shape (responses,), int64."""
         return torch.bincount(self.owner, minlength=self.count)

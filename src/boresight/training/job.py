@@ -1,0 +1,275 @@
+"""A job: everything a run needs, loaded and checked before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from boresight.data.render import Renderer
+from boresight.data.rows import Rows, make_rows
+from boresight.data.table import Examples
+from boresight.data.tokens import Row, Tokens
+from boresight.engine.batch import pad
+from boresight.engine.dropout import disable_dropout
+from boresight.engine.padded import TokenLogProbs
+from boresight.engine.reference import Reference, resolve_reference
+from boresight.engine.scores import ResponseScores
+from boresight.engine.store import ReferenceStore
+from boresight.errors import InputError, RunError
+from boresight.objectives import LogProbs, Objective, PairScores
+from boresight.training.batches import Batch, assemble, mismatched, row_options, sequences
+from boresight.training.load import Kind, Loaded, add_lora, load
+from boresight.training.order import Order
+from boresight.training.recipe import Recipe
+from boresight.training.reporter import Reporter
+
+
+@dataclass
+class Job:
+    """A run, ready to start. `module` is what forward passes go through, wrapped by accelerate; `model` is inside."""
+
+    recipe: Recipe
+    objective: Objective
+    hyperparameters: dict[str, Any]
+    accelerator: Any
+    module: Any
+    model: Any
+    tokenizer: Any
+    pad_id: int
+    renderer: Renderer
+    examples: Examples
+    rows: Rows
+    eval_examples: Examples | None
+    eval_rows: Rows | None
+    order: Order
+    optimizer: Any
+    names: dict[int, str]
+    store: ReferenceStore | None
+    reference: str | None
+    reporter: Reporter
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        device: torch.device = self.accelerator.device
+        return device
+
+    def forward(self, tokens: Sequence[Tokens]) -> LogProbs | Tensor:
+        """Log-probs of the sequences' responses under the policy, or scores (sequences,) from a reward model."""
+        batch = pad(tokens, self.pad_id).to(self.device)
+        if self.objective.takes is PairScores:
+            scores: Tensor = self.module(batch.input_ids, batch.attention_mask)
+            return scores
+        values = self.module(batch.input_ids, batch.attention_mask, batch.predictor, batch.targets)
+        return LogProbs(values, batch.owner, batch.count)
+
+    def losses(self, rows: Sequence[Row], mismatched_kl: Tensor | None = None) -> tuple[Tensor, Batch]:
+        """One loss a row, shape (rows,), before weights; and the batch that the objective was given."""
+        tokens = sequences(self.objective, rows)
+        reference = self.store.get(tokens).to(self.device) if self.store is not None else None
+        batch = assemble(self.objective, rows, self.forward(tokens), reference, mismatched_kl)
+        losses = self.objective.function(batch, **self.hyperparameters)
+        if losses.shape != (len(rows),):
+            raise RunError(
+                f"{self.objective.id} returned losses of shape {tuple(losses.shape)} for {len(rows)} examples",
+                mend="an objective returns one loss per example and never averages",
+            )
+        return losses, batch
+
+    @torch.no_grad()
+    def mismatched_kl(self, micro_batches: Sequence[Sequence[tuple[Row, bool]]]) -> Tensor | None:
+        """Mean over the global batch of log policy - log reference on mismatched responses, where it is needed."""
+        if "mismatched_kl" not in self.objective.needs or self.store is None:
+            return None
+        total = torch.zeros(2, dtype=torch.float64)
+        for micro in micro_batches:
+            tokens = mismatched([row for row, _ in micro])
+            policy = self.forward(tokens)
+            assert isinstance(policy, LogProbs)
+            ratio = policy.sum().double().cpu() - self.store.get(tokens).sum().double().cpu()
+            counts = torch.tensor([live for _, live in micro])
+            total += torch.stack([ratio[counts].sum(), counts.sum().double()])
+        total = self.accelerator.reduce(total.to(self.device, torch.float32 if self.device.type == "mps" else None))
+        return (total[0] / total[1]).float().to(self.device)
+
+
+def prepare(recipe: Recipe, reporter: Reporter, *, checkpoint: Path | None = None, reference: str | None = None) -> Job:
+    """Load model and data, make rows, fill the reference store, and build the optimizer.
+
+    checkpoint: take the policy's weights from here (a resumed run). reference: fingerprint of the reference of the
+    run that is resumed. Raises InputError for anything that cannot be used.
+    """
+    from accelerate import Accelerator
+    from accelerate.utils import set_seed
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    set_seed(recipe.seed)
+    objective = recipe.objective
+    if recipe.dtype == "bf16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
+        raise InputError("dtype=bf16: this GPU has none", mend="use dtype=fp32")
+    bf16 = recipe.dtype == "bf16" or (
+        recipe.dtype == "auto" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    )
+    accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no")
+    kind: Kind = "score" if objective.takes is PairScores else "causal"
+    if recipe.adapter == "qlora" and checkpoint is None:
+        reporter.note("adapter=qlora: the base is held in 4 bits")
+
+    loaded = _policy(recipe, kind, bf16, checkpoint)
+    model = loaded.model
+    disable_dropout(model)
+    renderer = Renderer(
+        loaded.tokenizer,
+        template=recipe.template,
+        spans=recipe.spans,
+        max_length=recipe.max_length or _longest(loaded),
+        truncation=recipe.truncation,
+    )
+    with accelerator.main_process_first():
+        examples, rows = read_rows(recipe.data, recipe, objective, renderer, reporter, limit=recipe.limit)
+        eval_examples, eval_rows = None, None
+        if recipe.eval_data is not None:
+            eval_examples, eval_rows = read_rows(
+                recipe.eval_data, recipe, objective, renderer, reporter, limit=recipe.eval_limit
+            )
+    order = Order(
+        len(rows), batch=recipe.batch, epochs=recipe.epochs, max_steps=recipe.max_steps, seed=recipe.seed
+    )
+
+    model.to(accelerator.device)
+    store, described = None, None
+    if "reference" in objective.needs:
+        store, described = _reference(
+            recipe, loaded, rows, eval_rows, accelerator, bf16, reporter, checkpoint is not None, reference
+        )
+    if recipe.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if recipe.adapter != "none":
+            model.enable_input_require_grads()
+    model.train()
+
+    module = ResponseScores(model) if kind == "score" else TokenLogProbs(model)
+    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    if not trained:
+        raise InputError("no parameter of the model is trainable", mend="check adapter= and the model's requires_grad")
+    optimizer = torch.optim.AdamW(
+        [p for _, p in trained], lr=recipe.peak_lr, weight_decay=recipe.weight_decay, betas=(0.9, 0.999), eps=1e-8
+    )
+    module, optimizer = accelerator.prepare(module, optimizer)
+    names = {id(p): n for n, p in trained}
+    return Job(
+        recipe=recipe,
+        objective=objective,
+        hyperparameters=recipe.hyperparameters(),
+        accelerator=accelerator,
+        module=module,
+        model=model,
+        tokenizer=loaded.tokenizer,
+        pad_id=loaded.pad_id,
+        renderer=renderer,
+        examples=examples,
+        rows=rows,
+        eval_examples=eval_examples,
+        eval_rows=eval_rows,
+        order=order,
+        optimizer=optimizer,
+        names=names,
+        store=store,
+        reference=described,
+        reporter=reporter,
+    )
+
+
+def read_rows(
+    data: str, recipe: Recipe, objective: Objective, renderer: Renderer, reporter: Reporter, *, limit: int | None
+) -> tuple[Examples, Rows]:
+    """Read a data set and tokenise it for an objective; says what was left out and why."""
+    from boresight.data.read import read
+
+    examples = read(data, format=recipe.format, strict=recipe.strict, limit=limit)
+    rows = make_rows(examples, renderer, ranked=recipe.ranked, seed=recipe.seed, **row_options(objective))
+    for line in (*examples.report.lines(), *rows.report.lines()):
+        reporter.note(line, style="dim")
+    return examples, rows
+
+
+def _policy(recipe: Recipe, kind: Kind, bf16: bool, checkpoint: Path | None) -> Loaded:
+    adapted = recipe.adapter != "none"
+    dtype = torch.bfloat16 if bf16 and adapted else torch.float32  # frozen weights need no fp32 master copy
+    four_bit = recipe.adapter == "qlora"
+    source = str(checkpoint or recipe.model)
+    loaded = load(source, kind=kind, dtype=dtype, four_bit=four_bit, train=True)
+    if loaded.adapter is not None and not adapted:
+        raise InputError(
+            f"{recipe.model} is an adapter on {loaded.base}",
+            mend="say adapter=lora to go on training it, or merge it first to train all weights",
+        )
+    if loaded.adapter is None and adapted:
+        model = add_lora(
+            loaded.model,
+            rank=recipe.lora_rank,
+            alpha=recipe.lora_alpha,
+            targets=recipe.lora_targets,
+            kind=kind,
+            four_bit=four_bit,
+        )
+        loaded = Loaded(model, loaded.tokenizer, loaded.base, None, loaded.pad_id)
+    return loaded
+
+
+def _longest(loaded: Loaded) -> int | None:
+    limits = [getattr(loaded.model.config, "max_position_embeddings", None), loaded.tokenizer.model_max_length]
+    return min((int(x) for x in limits if x and x < 10**9), default=None)
+
+
+def _reference(
+    recipe: Recipe,
+    loaded: Loaded,
+    rows: Rows,
+    eval_rows: Rows | None,
+    accelerator: Any,
+    bf16: bool,
+    reporter: Reporter,
+    resumed: bool,
+    fingerprint: str | None,
+) -> tuple[ReferenceStore, str]:
+    """The store of reference log-probs, complete for these rows, and the reference in words."""
+    policy = loaded.model
+    if resumed and recipe.reference in (None, "start", "base"):
+        # The weights have moved since the start: take the reference from where the run took it.
+        policy = load(recipe.model, dtype=next(policy.parameters()).dtype).model.to(accelerator.device)
+        disable_dropout(policy)
+    reference: Reference = resolve_reference(
+        recipe.reference if not resumed or recipe.reference not in (None, "base") else "start",
+        policy,
+        load_model=lambda name: load(name).model.to(accelerator.device),
+        pad_id=loaded.pad_id,
+        batch_size=recipe.micro_batch,
+        autocast=torch.bfloat16 if bf16 else None,
+    )
+    if fingerprint is not None and reference.fingerprint != fingerprint:
+        raise RunError(
+            f"the reference of {recipe.model} is not the one this run started with",
+            mend="the model was changed since: start a new run, or put the old weights back",
+        )
+    from boresight.training.places import cache_folder
+
+    store = ReferenceStore(Path(recipe.store) if recipe.store else cache_folder() / "reference", reference.fingerprint)
+    wanted = [t for table in (rows, eval_rows) if table is not None for row in table for t in row.sequences]
+    if accelerator.is_main_process:
+        missing = store.missing(wanted)
+        if missing:
+            with reporter.bar("reference log-probs", len(missing)) as advance:
+                store.fill(missing, reference.compute, progress=advance)
+    accelerator.wait_for_everyone()
+    store = ReferenceStore(store.folder, reference.fingerprint)
+    residual = store.verify(wanted, reference.compute, seed=recipe.seed)
+    reporter.note(f"reference: {reference.description}; stored values agree within {residual:.1e} nats", style="dim")
+    return store, reference.fingerprint
