@@ -21,13 +21,16 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands: steps done, and what the alarms remember."""
+    """Where a run stands: steps done, what the alarms remember, and the metrics summed since the last line."""
 
     step: int = 0
     alarms: Mapping[str, Any] | None = None
+    meter: Mapping[str, list[float]] | None = None
 
 
-def save(folder: Path, *, model: Any, tokenizer: Any, optimizer: Any, names: dict[int, str], progress: Progress, card: str) -> None:
+def save(
+    folder: Path, *, model: Any, tokenizer: Any, optimizer: Any, names: dict[int, str], progress: Progress, card: str
+) -> None:
     """Write a checkpoint: the model as `save_pretrained` does, optimizer state and progress under `training/`.
 
     names: parameter name by id(parameter), so that the optimizer's state is stored by name.

@@ -139,9 +139,7 @@ def prepare(recipe: Recipe, reporter: Reporter, *, checkpoint: Path | None = Non
             eval_examples, eval_rows = read_rows(
                 recipe.eval_data, recipe, objective, renderer, reporter, limit=recipe.eval_limit
             )
-    order = Order(
-        len(rows), batch=recipe.batch, epochs=recipe.epochs, max_steps=recipe.max_steps, seed=recipe.seed
-    )
+    order = Order(len(rows), batch=recipe.batch, epochs=recipe.epochs, max_steps=recipe.max_steps, seed=recipe.seed)
 
     model.to(accelerator.device)
     store, described = None, None

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from boresight.data.example import Message
 from boresight.data.tokens import Row
 from boresight.errors import RunError
 from boresight.training.alarms import Alarms, write_offending_rows
@@ -18,7 +19,7 @@ from boresight.training.checkpoint import Progress, prune, save
 from boresight.training.job import Job
 from boresight.training.metrics import Counted, Meter, measure, words
 from boresight.training.order import lr_at, share
-from boresight.training.sample import repetition, sample
+from boresight.training.sample import sample, text_statistics
 
 SHOWN = ("loss", "accuracy", "margin", "chosen_gain", "rejected_gain", "gain", "logp_token", "grad_norm")
 """The metrics of the line beside the progress bar."""
@@ -39,7 +40,7 @@ def fit(job: Job, folder: Path, trackers: Sequence[Any], progress: Progress, car
     alarms = Alarms(job.objective)
     alarms.load_state_dict(dict(progress.alarms or {}))
     outcome = Outcome(progress.step)
-    meter = Meter()
+    meter = Meter(progress.meter if job.accelerator.is_main_process else None)
 
     def log(step: int, metrics: dict[str, float]) -> None:
         for tracker in trackers:
@@ -75,7 +76,9 @@ def fit(job: Job, folder: Path, trackers: Sequence[Any], progress: Progress, car
             advance()
             look(done)
             if recipe.save_every and done % recipe.save_every == 0 and done < steps:
-                checkpoint(job, folder / "checkpoints", Progress(done, alarms.state_dict()), card)
+                checkpoint(
+                    job, folder / "checkpoints", Progress(done, alarms.state_dict(), meter.sums(job.accelerator)), card
+                )
     if outcome.steps:
         checkpoint(job, folder / "checkpoints", Progress(steps, alarms.state_dict()), card)
     return outcome
@@ -99,10 +102,10 @@ def train_step(job: Job, step: int, lr: float, meter: Meter, folder: Path) -> fl
         last = k == len(micro_batches) - 1
         with nullcontext() if last else accelerator.no_sync(job.module):
             loss, values, live = weighted_loss(job, micro, kl)
+            if not bool(torch.isfinite(loss)):
+                raise stopped(job, [row for row, _ in micro], values["loss"][0], step, folder)
             # Wrapped modules average gradients over processes, so each part is scaled up by their number.
             accelerator.backward(loss * (accelerator.num_processes / whole))
-        if not bool(torch.isfinite(loss)):
-            raise stopped(job, [row for row, _ in micro], values["loss"][0], step, folder)
         meter.add(values, live)
     grad_norm = float(accelerator.clip_grad_norm_(job.optimizer.param_groups[0]["params"], recipe.clip or float("inf")))
     if grad_norm != grad_norm or grad_norm == float("inf"):
@@ -153,28 +156,33 @@ def write_samples(job: Job, step: int, trackers: Sequence[Any]) -> dict[str, flo
     rows, examples = (job.eval_rows, job.eval_examples) if job.eval_rows is not None else (job.rows, job.examples)
     assert rows is not None
     assert examples is not None
-    chosen = list(dict.fromkeys(rows[i].index for i in range(min(len(rows), 4 * job.recipe.samples))))
-    prompts = [examples[i].prompt for i in chosen[: job.recipe.samples]]
+    room = job.renderer.max_length or float("inf")
+    prompts: dict[int, tuple[str, Any]] = {}
+    for i in range(len(rows)):
+        if len(prompts) == job.recipe.samples:
+            break
+        prompt = examples[rows[i].index].prompt
+        ids = job.renderer.prompt_ids(prompt)
+        if rows[i].index not in prompts and len(ids) + job.recipe.sample_tokens <= room:
+            prompts[rows[i].index] = (prompt if isinstance(prompt, str) else transcript(prompt), ids)
     with job.accelerator.autocast():
         samples = sample(
             job.model,
             job.tokenizer,
-            [job.renderer.prompt_ids(p) for p in prompts],
+            [ids for _, ids in prompts.values()],
             max_new_tokens=job.recipe.sample_tokens,
             seed=job.recipe.seed,
             eos_ids=job.renderer.end_ids,
         )
-    for k, (prompt, one) in enumerate(zip(prompts, samples, strict=True)):
-        shown = prompt if isinstance(prompt, str) else "\n".join(f"{m.role}: {m.content}" for m in prompt)
+    for k, ((shown, _), one) in enumerate(zip(prompts.values(), samples, strict=True)):
         for tracker in trackers:
             tracker.text(step, f"sample/{k}", f"{shown}\n\n---\n\n{one.text}")
-    tokens = max(1, sum(s.length for s in samples))
-    return {
-        "sample_surprisal": -sum(s.logprob_sum for s in samples) / tokens,
-        "sample_repetition": sum(repetition(s.ids) for s in samples) / len(samples),
-        "sample_ends": sum(s.ends for s in samples) / len(samples),
-        "sample_length": tokens / len(samples),
-    }
+    return text_statistics(samples)
+
+
+def transcript(messages: Sequence[Message]) -> str:
+    """A conversation for people to read."""
+    return "\n".join(f"{m.role}: {m.content}" for m in messages)
 
 
 def stopped(job: Job, rows: list[Row], losses: torch.Tensor | None, step: int, folder: Path) -> RunError:

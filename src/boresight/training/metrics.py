@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,36 +17,40 @@ Counted = tuple[Tensor, Tensor | None]
 class Meter:
     """Named sums and counts, kept in double precision; `reduce` adds up all processes and starts afresh."""
 
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
+    def __init__(self, sums: Mapping[str, Sequence[float]] | None = None) -> None:
+        self._sums = {n: torch.tensor(both, dtype=torch.float64) for n, both in (sums or {}).items()}
 
     def add(self, values: dict[str, Counted], counts: Tensor) -> None:
         """Add per-example values; `counts` (examples,) is False for rows that only fill a batch."""
         for name, (value, weight) in values.items():
             weight = torch.ones_like(value) if weight is None else weight
             live = counts.to(value.device)
-            zero = torch.zeros_like(value, dtype=torch.float64)
-            both = torch.stack(
-                [torch.where(live, value.detach().double(), zero).sum(), torch.where(live, weight.double(), zero).sum()]
-            )
+            both = torch.stack([value.detach()[live].double().sum(), weight[live].double().sum()]).cpu()
             self._sums[name] = self._sums[name] + both if name in self._sums else both
+
+    def sums(self, accelerator: Any) -> dict[str, list[float]]:
+        """Sum and count of each name over all processes, as they stand."""
+        names = sorted(self._sums)
+        if not names:
+            return {}
+        total = torch.stack([self._sums[n] for n in names])
+        if accelerator.num_processes > 1:
+            total = accelerator.reduce(total.to(accelerator.device), reduction="sum").cpu()
+        return {n: both.tolist() for n, both in zip(names, total, strict=True)}
 
     def reduce(self, accelerator: Any) -> dict[str, float]:
         """Sum over count of each name, over all processes; then empty."""
-        if not self._sums:
-            return {}
-        names = sorted(self._sums)
-        total = accelerator.reduce(torch.stack([self._sums[n] for n in names]), reduction="sum")
+        total = self.sums(accelerator)
         self._sums = {}
-        return {n: float(s / c) if c > 0 else float("nan") for n, (s, c) in zip(names, total, strict=True)}
+        return {n: s / c if c > 0 else float("nan") for n, (s, c) in total.items()}
 
 
-def measure(batch: PairLogProbs | ResponseLogProbs | PairScores, losses: Tensor) -> dict[str, Counted]:
+def measure(batch: PairLogProbs | ResponseLogProbs | PairScores) -> dict[str, Counted]:
     """What is worth knowing of a batch, per example; ties in the accuracy count half.
 
     Gains are policy minus reference in nats, summed over a response's tokens.
     """
-    values: dict[str, Counted] = {"loss": (losses, None)}
+    values: dict[str, Counted] = {}
     if isinstance(batch, PairScores):
         return values | {"margin": (batch.margin(), None), "accuracy": (_wins(batch.margin()), None)}
     if isinstance(batch, ResponseLogProbs):

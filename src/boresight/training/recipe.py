@@ -157,10 +157,13 @@ class Recipe(BaseModel):
             rows.append(Setting(name, self.params.get(name, h.default), "given" if name in self.params else h.source))
         return sorted(rows, key=lambda s: s.source != "given")
 
+    def values(self) -> dict[str, Any]:
+        """Every value of the run, the method's parameters and the learning rate worked out."""
+        return self.model_dump(exclude={"params"}) | {"lr": self.peak_lr} | self.hyperparameters()
+
     def dump(self) -> str:
         """The recipe as YAML, every value written out; `Recipe.read` gives the same run back."""
-        values = self.model_dump(exclude={"params"}) | {"lr": self.peak_lr} | self.hyperparameters()
-        return yaml.safe_dump({k: v for k, v in values.items() if v is not None}, sort_keys=False)
+        return yaml.safe_dump({k: v for k, v in self.values().items() if v is not None}, sort_keys=False)
 
 
 @dataclass(frozen=True)

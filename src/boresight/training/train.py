@@ -65,6 +65,8 @@ def train(
 
     >>> run = train(method="dpo", model="base", data="prefs.jsonl", out="run", beta=0.05)  # doctest: +SKIP
     """
+    if resume and recipe is None and set(options) == {"out"}:
+        recipe = Path(options["out"]) / "recipe.yaml"
     settled = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe, **options)
     reporter = Reporter(quiet=quiet or int(os.environ.get("RANK", "0")) > 0)
     folder = Path(settled.out)
@@ -95,7 +97,7 @@ def train(
         "state": "running",
         "method": known.id,
         "paper": known.paper,
-        "recipe": settled.model_dump(),
+        "values": settled.values(),
         "settings": [vars(s) for s in settled.settings()],
         "reference": job.reference,
         "data": {"fingerprint": job.examples.fingerprint, **job.examples.report.to_dict()},
@@ -109,7 +111,7 @@ def train(
         _write_recipe(folder, settled)
         _write_json(folder / "run.json", facts)
     watching = (
-        trackers(["metrics", *_names(settled.trackers)], folder, settled.model_dump(), resume_step=progress.step)
+        trackers(["metrics", *_names(settled.trackers)], folder, settled.values(), resume_step=progress.step)
         if main
         else []
     )
@@ -129,7 +131,12 @@ def train(
     if main:
         facts |= {"state": "finished", "metrics": run.metrics, "alarms": run.alarms, "seconds": run.seconds}
         checkpoints.save(
-            run.model, model=job.model, tokenizer=job.tokenizer, optimizer=None, names={}, progress=progress,
+            run.model,
+            model=job.model,
+            tokenizer=job.tokenizer,
+            optimizer=None,
+            names={},
+            progress=progress,
             card=model_card(facts),
         )
         _write_json(folder / "run.json", facts)
@@ -150,19 +157,19 @@ def _open(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any]:
     if not resume:
         raise InputError(f"out={folder} holds a run", mend="give a new folder, or --resume to go on with it")
     state: dict[str, Any] = json.loads(facts.read_text(encoding="utf-8"))
-    before = Recipe(**state["recipe"])
-    free = {"out", "save_every", "keep", "log_every", "trackers", "store"}
-    changed = [k for k in Recipe.model_fields if k not in free and getattr(before, k) != getattr(recipe, k)]
-    if changed:
-        raise InputError(
-            f"{folder} was started with {changed[0]}={getattr(before, changed[0])!r}, "
-            f"not {getattr(recipe, changed[0])!r}",
-            mend="resume with the options it was started with, or start a new run",
-        )
+    free = {"out", "save_every", "keep", "trackers", "store"}
+    before = state["values"]
+    for key, value in recipe.values().items():
+        if key not in free and before.get(key) != value:
+            raise InputError(
+                f"{folder} was started with {key}={before.get(key)!r}, not {value!r}",
+                mend="resume with the options it was started with, or start a new run",
+            )
     return state
 
 
 def _write_recipe(folder: Path, recipe: Recipe) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "recipe.yaml").write_text(recipe.dump(), encoding="utf-8")
 
 

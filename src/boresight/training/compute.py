@@ -1,0 +1,233 @@
+"""Figures of a model on held-out examples: margins, likelihoods, samples."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from boresight.data.example import Example
+from boresight.data.render import Renderer
+from boresight.data.rows import make_rows
+from boresight.data.tokens import Row, Tokens
+from boresight.engine.batch import pad
+from boresight.engine.dropout import disable_dropout
+from boresight.engine.padded import TokenLogProbs, token_values
+from boresight.engine.scores import ResponseScores
+from boresight.errors import InputError
+from boresight.training.load import Loaded, load
+from boresight.training.reporter import Reporter
+from boresight.training.sample import Sample, repetition, sample
+from boresight.training.stats import Interval, mean, proportion
+
+Named = tuple[str, NDArray[np.float64], str]
+"""A figure of each pair: its name, values (pairs,), and what it means."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One figure of an evaluation, with its interval and what it means in words."""
+
+    name: str
+    interval: Interval
+    meaning: str
+
+
+@dataclass(frozen=True)
+class PairTable:
+    """Figures of each held-out pair; `prompts` names the cluster it belongs to."""
+
+    margins: list[Named]
+    values: list[Named]
+    prompts: list[str]
+    chosen_chars: list[int]
+    rejected_chars: list[int]
+
+
+class Scorer:
+    """A policy (or reward model) and the reference it is measured against, ready to score held-out examples."""
+
+    def __init__(
+        self,
+        policy: str,
+        reference: str | None,
+        rendering: dict[str, Any],
+        *,
+        batch: int,
+        seed: int,
+        reporter: Reporter,
+    ) -> None:
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()
+        self.batch, self.seed, self.reporter = batch, seed, reporter
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.scores = is_reward_model(policy)
+        self.policy = self._load(policy, "score" if self.scores else "causal")
+        self.reference = self._load(reference, "causal") if reference and not self.scores else None
+        if self.reference and len(self.reference.tokenizer) != len(self.policy.tokenizer):
+            raise InputError(
+                f"{reference} has {len(self.reference.tokenizer)} tokens, {policy} has {len(self.policy.tokenizer)}",
+                mend="a reference must share the policy's tokenizer",
+            )
+        self.renderer = Renderer(self.policy.tokenizer, **rendering)
+
+    def _load(self, name: str, kind: Any) -> Loaded:
+        loaded = load(name, kind=kind)
+        disable_dropout(loaded.model)
+        loaded.model.to(self.device).eval()
+        return loaded
+
+    def pairs(self, examples: Sequence[Example]) -> PairTable:
+        """Figures of every pair of the examples."""
+        rows = self._rows(examples, "pairs")
+        sides = [[r.sequences[side] for r in rows] for side in (0, 1)]
+        chars = [[self._characters(t) for t in side] for side in sides]
+        prompts = [examples[r.index].prompt_text for r in rows]
+        if self.scores:
+            chosen, rejected = (self._scores(side) for side in sides)
+            margins = [("accuracy", chosen - rejected, "the chosen reply scores higher; ties half")]
+            values = [
+                ("margin", chosen - rejected, "score of the chosen minus score of the rejected"),
+                ("score (chosen)", chosen, "mean score"),
+                ("score (rejected)", rejected, "mean score"),
+            ]
+            return PairTable(margins, values, prompts, *chars)
+        lengths = [np.array([t.response_length for t in side], dtype=np.float64) for side in sides]
+        chosen, rejected = (self._sums(self.policy, side, "policy") for side in sides)
+        margins = [
+            ("accuracy (log-prob)", chosen - rejected, "the policy alone gives the chosen reply more log-prob"),
+            (
+                "accuracy (mean log-prob)",
+                chosen / lengths[0].clip(1) - rejected / lengths[1].clip(1),
+                "the same per token",
+            ),
+        ]
+        values = [("nll (chosen)", -chosen / lengths[0].clip(1), "nats per token of the chosen reply")]
+        if self.reference:
+            before = [self._sums(self.reference, side, "reference") for side in sides]
+            gains = chosen - before[0], rejected - before[1]
+            margins.insert(
+                0,
+                ("implicit-reward accuracy", gains[0] - gains[1], "policy against reference prefers the chosen reply"),
+            )
+            values += [
+                ("margin", gains[0] - gains[1], "implicit reward margin over beta, nats"),
+                ("chosen gain", gains[0], "log-prob of the chosen reply against the reference, nats"),
+                ("rejected gain", gains[1], "log-prob of the rejected reply against the reference, nats"),
+            ]
+        return PairTable(margins, values, prompts, *chars)
+
+    def demonstrations(self, examples: Sequence[Example]) -> tuple[list[Measure], list[str]]:
+        """Likelihood of demonstrations, where the data holds no pairs."""
+        rows = self._rows(examples, "responses")
+        tokens = [r.sequences[0] for r in rows]
+        nll = -self._sums(self.policy, tokens, "policy") / np.array([max(1, t.response_length) for t in tokens])
+        figure = mean(nll, [examples[r.index].prompt_text for r in rows])
+        return [Measure("nll", figure, "nats per token, mean over responses")], [
+            f"On {len(tokens)} held-out responses the model is surprised by {figure.value:.3f} nats per token."
+        ]
+
+    def sampled(self, examples: Sequence[Example], count: int, tokens: int) -> list[Measure]:
+        """Figures of samples on `count` different prompts; KL to the reference, estimated on them."""
+        prompts: dict[str, NDArray[np.int32]] = {}
+        for example in examples:
+            if len(prompts) == count:
+                break
+            ids = self.renderer.prompt_ids(example.prompt)
+            if len(ids) + tokens <= (self.renderer.max_length or _room(self.policy.model)):
+                prompts.setdefault(example.prompt_text, ids)
+        if not prompts:
+            self.reporter.note("no prompt is short enough to be sampled", style="yellow")
+            return []
+        with self.reporter.bar("samples", len(prompts)) as advance:
+            done = 0
+
+            def moved(now: int, _all: int) -> None:
+                nonlocal done
+                advance(now - done)
+                done = now
+
+            drawn = sample(
+                self.policy.model,
+                self.policy.tokenizer,
+                list(prompts.values()),
+                max_new_tokens=tokens,
+                seed=self.seed,
+                batch_size=self.batch,
+                eos_ids=self.renderer.end_ids,
+                progress=moved,
+            )
+        names = list(prompts)
+        measures = [
+            Measure("sample length", mean([float(s.length) for s in drawn], names), f"tokens, at most {tokens}"),
+            Measure("samples that end", proportion(sum(s.ends for s in drawn), len(drawn)), "share with an EOS"),
+            Measure("repetition", mean([repetition(s.ids) for s in drawn], names), "share of repeated 4-grams"),
+        ]
+        if self.reference:
+            whole = [_joined(p, s) for p, s in zip(prompts.values(), drawn, strict=True)]
+            kl = np.array([s.logprob_sum for s in drawn]) - self._sums(self.reference, whole, "KL")
+            measures.append(Measure("KL", mean(kl, names), "to the reference, nats per response, on its own samples"))
+        return measures
+
+    def _rows(self, examples: Sequence[Example], kind: Any) -> list[Row]:
+        rows = make_rows(examples, self.renderer, kind=kind)
+        for line in rows.report.lines():
+            self.reporter.note(line, style="dim")
+        return list(rows)
+
+    def _sums(self, loaded: Loaded, tokens: Sequence[Tokens], what: str) -> NDArray[np.float64]:
+        module = TokenLogProbs(loaded.model)
+        with self.reporter.bar(what, len(tokens)) as advance:
+            values = token_values(module, tokens, loaded.pad_id, self.batch, progress=advance)
+        return np.array([v.sum(dtype=np.float64) for v in values])
+
+    @torch.no_grad()
+    def _scores(self, tokens: Sequence[Tokens]) -> NDArray[np.float64]:
+        module = ResponseScores(self.policy.model)
+        parts = []
+        with self.reporter.bar("scores", len(tokens)) as advance:
+            for first in range(0, len(tokens), self.batch):
+                batch = pad(tokens[first : first + self.batch], self.policy.pad_id).to(self.device)
+                parts.append(module(batch.input_ids, batch.attention_mask).double().cpu().numpy())
+                advance(len(parts[-1]))
+        return np.concatenate(parts) if parts else np.zeros(0)
+
+    def _characters(self, tokens: Tokens) -> int:
+        return len(self.policy.tokenizer.decode(tokens.ids[tokens.mask].tolist(), skip_special_tokens=True))
+
+
+def is_reward_model(name: str) -> bool:
+    """Whether the model at `name` was saved as a sequence classifier."""
+    path = Path(name) / "config.json"
+    if (Path(name) / "adapter_config.json").exists():
+        task = json.loads((Path(name) / "adapter_config.json").read_text(encoding="utf-8")).get("task_type")
+        return bool(task == "SEQ_CLS")
+    if path.exists():
+        architectures = json.loads(path.read_text(encoding="utf-8")).get("architectures") or []
+    else:
+        from transformers import AutoConfig
+
+        try:
+            architectures = AutoConfig.from_pretrained(name).architectures or []
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"no model at {name}: {str(error).splitlines()[0]}", mend="give a folder or hub name"
+            ) from None
+    return any(a.endswith("ForSequenceClassification") for a in architectures)
+
+
+def _joined(prompt: NDArray[np.int32], drawn: Sample) -> Tokens:
+    ids = np.concatenate([prompt, drawn.ids]).astype(np.int32)
+    return Tokens(ids, np.arange(len(ids)) >= len(prompt), drawn.ends)
+
+
+def _room(model: Any) -> float:
+    return getattr(model.config, "max_position_embeddings", None) or float("inf")

@@ -1,0 +1,61 @@
+"""The order of the data, the shares of processes, the learning rate."""
+
+from __future__ import annotations
+
+from math import ceil, cos, pi
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from boresight.training.order import Order, lr_at, share
+
+
+@given(st.integers(1, 60), st.integers(1, 17), st.integers(1, 4), st.integers(0, 5))
+def test_every_row_once_an_epoch(rows, batch, epochs, seed):
+    order = Order(rows, batch=batch, epochs=epochs, seed=seed)
+    steps = [order.step(k) for k in range(order.steps)]
+    seen = [i for step in steps for i in step]
+    assert len(seen) == rows * epochs
+    for epoch in range(epochs):
+        assert sorted(seen[epoch * rows : (epoch + 1) * rows]) == list(range(rows))
+    assert all(len(step) == batch for step in steps[:-1])
+    assert order.steps == ceil(rows * epochs / batch)
+
+
+def test_order_is_a_function_of_seed_and_step():
+    one, two, other = (Order(50, batch=8, epochs=3, seed=s) for s in (1, 1, 2))
+    assert two.step(11) == one.step(11)  # asked for out of order: no hidden state
+    assert [one.step(k) for k in range(5)] == [two.step(k) for k in range(5)]
+    assert one.step(0) != other.step(0)
+
+
+def test_max_steps_counts_beyond_the_data():
+    order = Order(5, batch=4, max_steps=3)
+    assert [len(order.step(k)) for k in range(order.steps)] == [4, 4, 4]
+    drawn = [i for k in range(3) for i in order.step(k)]
+    assert sorted(drawn[:10]) == sorted([*range(5), *range(5)])
+    assert order.epoch_at(3) == pytest.approx(12 / 5)
+
+
+def test_max_steps_zero_takes_no_step():
+    assert Order(5, batch=4, max_steps=0).steps == 0
+
+
+@given(st.integers(1, 40), st.integers(1, 5), st.integers(1, 9))
+def test_shares_cover_the_batch_once_and_are_of_equal_shape(count, world, micro):
+    indices = list(range(100, 100 + count))
+    shares = [share(indices, rank, world, micro) for rank in range(world)]
+    live = sorted(i for part in shares for m in part for i, counts in m if counts)
+    assert live == indices
+    assert len({tuple(len(m) for m in part) for part in shares}) == 1
+
+
+def test_learning_rate_closed_forms():
+    kwargs = {"peak": 2.0, "warmup": 0.2, "schedule": "cosine"}
+    assert [lr_at(k, 10, **kwargs) for k in (0, 1)] == [1.0, 2.0]
+    assert lr_at(2, 10, **kwargs) == pytest.approx(2.0)
+    assert lr_at(6, 10, **kwargs) == pytest.approx(2 * 0.5 * (1 + cos(pi * 4 / 8)))
+    assert lr_at(6, 10, peak=2.0, warmup=0.2, schedule="linear") == pytest.approx(1.0)
+    assert lr_at(9, 10, peak=2.0, warmup=0.0, schedule="constant") == 2.0
+    assert lr_at(0, 1, peak=2.0, warmup=0.1, schedule="cosine") == 2.0
