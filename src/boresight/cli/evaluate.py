@@ -1,0 +1,65 @@
+"""`boresight evaluate`: what a trained model does on held-out data."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+EXAMPLES = (
+    "Examples: [bold]boresight evaluate run --data test.jsonl[/bold] · "
+    "[bold]boresight evaluate my-model --reference base --data test.jsonl --samples 0[/bold]"
+)
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run's folder, a model's, or a hub name.")],
+    data: Annotated[str | None, typer.Option(help="Held-out data; a run's eval_data if left out.")] = None,
+    reference: Annotated[str | None, typer.Option(help="Model that rewards and KL are measured against.")] = None,
+    train_data: Annotated[str | None, typer.Option(help="Pairs that the TF-IDF baseline is fitted on.")] = None,
+    samples: Annotated[int, typer.Option(help="Prompts to sample from; 0 for none.")] = 64,
+    sample_tokens: Annotated[int, typer.Option(help="Longest sample in tokens.")] = 64,
+    batch: Annotated[int, typer.Option(help="Responses at once.")] = 16,
+    limit: Annotated[int | None, typer.Option(help="Only the first rows of the data.")] = None,
+    format: Annotated[str | None, typer.Option(help="Form of the data, if it is not to be told from its rows.")] = None,
+    template: Annotated[str, typer.Option(help="auto, chat or plain; a run knows its own.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Decides the samples.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="For machines: JSON on stdout.")] = False,
+) -> None:
+    """Evaluate a run, a model or a reward model on held-out pairs, with 95% intervals and beside baselines.
+
+    A run is measured against its reference: how often the implicit reward prefers the chosen reply, what it gained
+    and lost in log-prob, its KL on its own samples, their length. Intervals take the pairs of one prompt together.
+    """
+    from boresight.cli import output
+    from boresight.training.evaluate import evaluate as measure
+
+    found = measure(
+        model,
+        data,
+        reference=reference,
+        train_data=train_data,
+        samples=samples,
+        sample_tokens=sample_tokens,
+        batch=batch,
+        limit=limit,
+        format=format,
+        template=template,
+        seed=seed,
+        quiet=quiet or json,
+    )
+    if json:
+        output.emit_json(found)
+        return
+    against = f" against {found.reference}" if found.reference else ""
+    output.table(
+        f"{found.model} on {found.data}{against}",
+        ("figure", "value", "95% interval", "n", "what it is"),
+        [
+            (m.name, m.interval.value, f"{m.interval.low:.3g} to {m.interval.high:.3g}", m.interval.n, m.meaning)
+            for m in found.measures
+        ],
+    )
+    for line in found.words:
+        output.say(line)

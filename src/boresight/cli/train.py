@@ -1,0 +1,58 @@
+"""`boresight train`: a run, from a recipe or from words."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+EXAMPLES = (
+    "Examples: [bold]boresight train --method dpo --model my-model --data prefs.jsonl --out run beta=0.05 lr=1e-6[/bold]"
+    " · [bold]boresight train recipe.yaml seed=1[/bold] · [bold]boresight train --resume --out run[/bold]"
+)
+
+
+def train(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RECIPE.yaml] [KEY=VALUE...]", help="A recipe, and options on top of it."),
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="Objective: an id, or module.function of your own.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model to train: a folder or a hub name.")] = None,
+    data: Annotated[str | None, typer.Option(help="Training data: a file, a folder, or a hub name.")] = None,
+    eval_data: Annotated[str | None, typer.Option(help="Held-out data, looked at during the run.")] = None,
+    out: Annotated[str | None, typer.Option(help="Folder of the run; never overwritten.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="For machines: JSON on stdout.")] = False,
+) -> None:
+    """Train a model by any method and leave it in OUT/model, loadable by plain transformers or peft.
+
+    Options are key=value words: max_steps, epochs, batch (over all devices), micro_batch, lr, seed, dtype, adapter
+    (lora), eval_every, save_every and more, and the method's own, such as beta. Every value that is used is printed
+    at the start, with where it comes from.
+    """
+    from boresight.cli import output
+    from boresight.cli.options import parse_options
+    from boresight.errors import InputError
+    from boresight.training.train import train as run
+
+    words = words or []
+    recipes = [w for w in words if "=" not in w]
+    if len(recipes) > 1:
+        raise InputError(f"{recipes[1]!r} is a second recipe", mend="give one recipe; options are key=value words")
+    options = parse_options(w for w in words if "=" in w)
+    named = {"method": method, "model": model, "data": data, "eval_data": eval_data, "out": out}
+    for key, value in named.items():
+        if value is not None and key in options:
+            raise InputError(f"{key} is given twice: --{key.replace('_', '-')} and {key}=", mend="give it once")
+    options |= {k: v for k, v in named.items() if v is not None}
+    done = run(recipes[0] if recipes else None, resume=resume, quiet=quiet or json, **options)
+    if json:
+        output.emit_json(done)
+        return
+    output.say(f"{done.method}: {done.steps} steps in {done.seconds:.0f} s; the model is in {done.model}", "bold")
+    output.key_values("", [(k, v) for k, v in sorted(done.metrics.items())])
+    for alarm in done.alarms:
+        output.say(alarm, "yellow")
+    output.say(f"next: boresight evaluate {done.folder} --data HELD-OUT", "dim")
