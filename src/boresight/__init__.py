@@ -19,6 +19,7 @@ _WHERE = {
     "Message": "boresight.data.example",
     "Response": "boresight.data.example",
     "read": "boresight.data.read",
+    "check": "boresight.data.check",
     "LogProbs": "boresight.objectives",
     "PairLogProbs": "boresight.objectives",
     "PairScores": "boresight.objectives",
@@ -29,12 +30,12 @@ _WHERE = {
     "evaluate": "boresight.training.evaluate",
     "methods": "boresight.catalogue",
     "show": "boresight.catalogue",
-    "check": "boresight.training.check",
 }
 
 if TYPE_CHECKING:
     from boresight.catalogue import methods as methods
     from boresight.catalogue import show as show
+    from boresight.data.check import check as check
     from boresight.data.example import Example as Example
     from boresight.data.example import Message as Message
     from boresight.data.example import Response as Response
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from boresight.objectives import ResponseLogProbs as ResponseLogProbs
     from boresight.objectives import objective as objective
     from boresight.objectives import objectives as objectives
-    from boresight.training.check import check as check
     from boresight.training.evaluate import evaluate as evaluate
     from boresight.training.train import train as train
 

@@ -1,0 +1,144 @@
+"""The index: rows of the catalogue joined with registered objectives and with verdicts on claims.
+
+What an entry says of its state is worked out here each time and stored nowhere.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from boresight.catalogue.rows import names, rows
+from boresight.catalogue.search import search
+from boresight.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from boresight.objectives import Objective
+
+STATES = {
+    "implemented": "its objective is registered under this id and runs",
+    "does not run": "its objective is registered under this id but fails on a tiny batch",
+    "planned": "to be implemented",
+    "reference only": "a survey, data set, benchmark or model: there is no method to implement",
+}
+"""What the state of an entry may be, and what it means."""
+
+FAMILIES = tuple(sorted({str(row["family"]) for row in rows().values()}))
+"""The families of methods that rows belong to."""
+
+_DATA = {"pairs": "prefs.jsonl", "responses": "answers.jsonl", "scored pairs": "prefs.jsonl"}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One paper: its row, its state (a key of `STATES`), its registered objective if any, the verdict on its claim."""
+
+    row: Mapping[str, Any]
+    state: str
+    method: Objective | None
+    verdict: str
+
+    @property
+    def id(self) -> str:
+        """The paper's id, which is also the method's name for `--method`."""
+        return str(self.row["id"])
+
+    @property
+    def title(self) -> str:
+        """The paper's title."""
+        return str(self.row["title"])
+
+    @property
+    def family(self) -> str:
+        """The family of methods it belongs to, one of `FAMILIES`."""
+        return str(self.row["family"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row's fields with `state`, `verdict` and `method`: how to call it, None where there is none."""
+        method = None if self.method is None else describe(self.method)
+        return {**self.row, "state": self.state, "verdict": self.verdict, "method": method}
+
+
+def describe(method: Objective) -> dict[str, Any]:
+    """How an objective is called, on what, with which defaults and from where they come; JSON-ready."""
+    from boresight.objectives import NEEDS
+    from boresight.objectives._registry import BATCHES
+
+    kind = BATCHES[method.takes]
+    # Annotations are kept as text by the interpreter and shown in quotes; a reader wants the bare names.
+    signature = re.sub(r"'([\w.]+)'", r"\1", str(inspect.signature(method.function)))
+    data = "labelled.jsonl" if "labels" in method.needs else _DATA.get(kind, "data.jsonl")
+    options = "".join(f" {h.name}={h.default}" for h in list(method.hyperparameters.values())[:1])
+    return {
+        "signature": f"{method.function.__name__}{signature}",
+        "import": f"from {method.function.__module__} import {method.function.__name__}",
+        "takes": kind,
+        "needs": {name: NEEDS[name] for name in method.needs},
+        "per": method.per,
+        "hyperparameters": {
+            h.name: {"type": h.kind.__name__, "default": h.default, "source": h.source}
+            for h in method.hyperparameters.values()
+        },
+        "lr": method.lr,
+        "lr_source": method.lr_source,
+        "paper": method.paper,
+        "doc": inspect.getdoc(method.function) or "",
+        "file": _file(method),
+        "example": f"boresight train --method {method.id} --model MODEL --data {data} --out run/{options}",
+    }
+
+
+def methods(
+    words: str = "", *, state: str | None = None, family: str | None = None, limit: int | None = None
+) -> list[Entry]:
+    """Entries that have to do with `words`, the best match first.
+
+    Without words: every entry, what runs first. state: only entries in that state, one of `STATES`. family: only that
+    family, one of `FAMILIES`. limit: at most so many. Raises InputError for an unknown state or family, or limit < 1.
+    """
+    for name, value, known in (("state", state, tuple(STATES)), ("family", family, FAMILIES)):
+        if value is not None and value not in known:
+            raise InputError(f"there is no {name} {value!r}", mend=nearest(value, known))
+    if limit is not None and limit < 1:
+        raise InputError(f"limit must be at least 1, not {limit}", mend="leave it out to see every entry")
+    found = [e for e in map(_entry, search(words)) if state in (None, e.state) and family in (None, e.family)]
+    if not words.strip():
+        found.sort(key=lambda e: list(STATES).index(e.state))
+    return found[:limit]
+
+
+def show(id: str) -> Entry:
+    """The entry of that id, or of that other name (`aka`); upper and lower case are alike.
+
+    Raises InputError, which names the nearest ids, if nothing goes by that name.
+    """
+    known = names().get(id.strip().lower())
+    if known is None:
+        near = nearest(id.lower(), names())
+        # Where nothing is near, nearest() lists all there is: hundreds of names.
+        hint = f"{near} or " if near.startswith("did you mean") else ""
+        raise InputError(f"no paper or method is called {id!r}", mend=f"{hint}search: boresight methods {id}")
+    return _entry(known)
+
+
+def _entry(id: str) -> Entry:
+    from boresight.catalogue.trial import runs
+    from boresight.objectives import objectives
+
+    row, method = rows()[id], objectives().get(id)
+    if method is not None:
+        state = "implemented" if runs(method) else "does not run"
+    else:
+        state = "reference only" if row["runnable"] == "reference" else "planned"
+    return Entry(row, state, method, "not tested yet" if row["claim"] else "no claim to test")
+
+
+def _file(method: Objective) -> str:
+    """Where the function stands, from the folder that holds the package on; the whole path where it is elsewhere."""
+    path = Path(inspect.getsourcefile(method.function) or "")
+    root = Path(__file__).parents[2]
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
