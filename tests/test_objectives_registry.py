@@ -16,7 +16,7 @@ from boresight.objectives import PairLogProbs, ResponseLogProbs, _registry, find
 from boresight.training.recipe import Recipe
 
 FOLDER = Path(room.__file__).parent
-FILES = [p for p in FOLDER.rglob("*.py") if not p.name.startswith("_")]
+FILES = sorted(p for p in FOLDER.rglob("*.py") if not p.name.startswith("_"))
 
 
 @pytest.fixture
