@@ -1,0 +1,291 @@
+"""From a prompt and a response to token ids and a mask: rendered once, tokenised once, masked by offsets."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boresight.data.example import Response
+from boresight.data.spans import (
+    Chat,
+    Content,
+    Plain,
+    Refused,
+    Rendered,
+    Spans,
+    Template,
+    as_messages,
+    content_of,
+    special_texts,
+)
+from boresight.data.tokens import Tokens
+from boresight.errors import InputError
+
+Truncation = Literal["drop", "cut-prompt", "cut-both"]
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A response that gives no tokens to train on. reason: too-long, empty-response, template, no-such-turn."""
+
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Tokens and what is worth knowing about how they were made.
+
+    prompt_length: tokens before the response. seam: a token lies across the seam of prompt and response; it counts
+    as response. bos: how often BOS stands at the beginning. in_context: what generation starts from is a prefix of
+    the rendering. special_text: the data itself contains the text of a special token. cut_prompt, cut_answer: how
+    many tokens truncation took away from each.
+    """
+
+    tokens: Tokens
+    prompt_length: int
+    seam: bool
+    bos: int
+    in_context: bool
+    special_text: bool
+    cut_prompt: int = 0
+    cut_answer: int = 0
+
+
+class Renderer:
+    """A tokenizer with a template, a choice of turns, and a policy for what is too long.
+
+    template: "chat" is the tokenizer's own chat template (a text prompt becomes one user message, a text response one
+    assistant message); "plain" continues text by text and writes messages as a transcript, see `spans.Plain`;
+    "auto" is "chat" where the tokenizer has a template, else "plain".
+    spans: "last" trains on the response, "all" on every assistant turn of the conversation, a set of indices on these
+    messages of prompt + response (negative ones count from the end).
+    max_length: most tokens of prompt and response together; None is no limit.
+    truncation: "drop" leaves out what is too long; "cut-prompt" cuts prompts from the left, keeping BOS, by the same
+    number of tokens for all responses of an example, and drops a response that does not fit with one token before it;
+    "cut-both" leaves the prompt at least half of max_length and cuts the answer's end too: a cut answer has no
+    end-of-turn and none is added.
+
+    Raises InputError for a tokenizer without offsets, without the template asked for, or for unusable options.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        template: Literal["auto", "chat", "plain"] = "auto",
+        spans: Literal["last", "all"] | Iterable[int] = "last",
+        max_length: int | None = None,
+        truncation: Truncation = "drop",
+    ) -> None:
+        if not getattr(tokenizer, "is_fast", False):
+            raise InputError(
+                f"the tokenizer {type(tokenizer).__name__} gives no character offsets, and masks are made from them",
+                mend="load the fast one: AutoTokenizer.from_pretrained(model), with a tokenizer.json beside the model",
+            )
+        if template not in ("auto", "chat", "plain"):
+            raise InputError(f"template={template!r} is unknown", mend="use auto, chat or plain")
+        if truncation not in ("drop", "cut-prompt", "cut-both"):
+            raise InputError(f"truncation={truncation!r} is unknown", mend="use drop, cut-prompt or cut-both")
+        if isinstance(spans, str) and spans not in ("last", "all"):
+            raise InputError(f"spans={spans!r} is unknown", mend="use last, all, or a set of message indices")
+        if max_length is not None and max_length < 2:
+            raise InputError(f"max_length={max_length} leaves no room", mend="give at least 2 tokens, or none")
+        if template == "chat" and not tokenizer.chat_template:
+            raise InputError("template=chat, but the tokenizer has no chat template", mend="use auto or plain")
+        self.tokenizer = tokenizer
+        self.template: Template = Chat(tokenizer) if template != "plain" and tokenizer.chat_template else Plain()
+        self.spans: Spans = frozenset(spans) if not isinstance(spans, str) else spans
+        self.max_length = max_length
+        self.truncation: Truncation = truncation
+        self._special = np.array(sorted(tokenizer.convert_tokens_to_ids(special_texts(tokenizer))), np.int64)
+        self._special_texts = special_texts(tokenizer)
+
+    def tokens(self, prompt: Content, response: Response | Content) -> Tokens | Dropped:
+        """One response behind its prompt."""
+        result = self.group(prompt, [response])[0]
+        return result if isinstance(result, Dropped) else result.tokens
+
+    def group(
+        self, prompt: Content, responses: Sequence[Response | Content], *, truncation: Truncation | None = None
+    ) -> list[Encoded | Dropped]:
+        """Each of several responses to one prompt; where the prompt has to be cut, it is cut alike for all of them.
+
+        truncation: instead of the renderer's own.
+        """
+        results: list[Encoded | Dropped | Rendered] = [self._render(prompt, content_of(r)) for r in responses]
+        rendered = [r for r in results if isinstance(r, Rendered)]
+        odd = [self._has_special(prompt) or self._has_special(content_of(r)) for r in responses]
+        encoded = iter(self._encode(rendered))
+        whole = [
+            r if isinstance(r, Dropped) else self._whole(r, *next(encoded), special_text=o)  # type: ignore[arg-type]
+            for r, o in zip(results, odd, strict=True)
+        ]
+        return self._fit(whole, truncation or self.truncation)
+
+    def prompt_ids(self, prompt: Content) -> NDArray[np.int32]:
+        """What generation starts from: the prompt with the template's generation prompt, (length,) int32.
+
+        Not cut. Raises InputError if the chat template refuses the prompt.
+        """
+        try:
+            text = self.template.prompt(prompt)
+        except Refused as refused:
+            raise InputError(refused.args[1], mend="mend the roles of the messages, or use template=plain") from refused
+        ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return np.asarray(self._head(ids) + ids, np.int32)
+
+    # ---- one string, one tokenisation
+
+    def _render(self, prompt: Content, response: Content) -> Rendered | Dropped:
+        if not (response if isinstance(response, str) else response[-1].content).strip():
+            return Dropped("empty-response", "the response holds nothing but white space")
+        try:
+            return self.template.render(prompt, response, self.spans)
+        except Refused as refused:
+            return Dropped(*refused.args)
+
+    def _encode(self, rendered: Sequence[Rendered]) -> list[tuple[list[int], NDArray[np.int64]]]:
+        if not rendered:
+            return []
+        out = self.tokenizer(
+            [r.text for r in rendered],
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            verbose=False,
+        )
+        offsets = (np.asarray(o, np.int64).reshape(-1, 2) for o in out["offset_mapping"])
+        return list(zip(out["input_ids"], offsets, strict=True))
+
+    def _whole(
+        self, rendered: Rendered, ids: list[int], offsets: NDArray[np.int64], *, special_text: bool
+    ) -> Encoded | Dropped:
+        special = np.isin(ids, self._special)
+        mask, seam = response_mask(offsets, special, rendered.trained)
+        answer, _ = response_mask(offsets, special, [(rendered.boundary, len(rendered.text) + 1)])
+        start = int(answer.argmax()) if answer.any() else len(ids)
+        head = self._head(ids)
+        ids, mask = head + ids, np.concatenate([np.zeros(len(head), np.bool_), mask])
+        ends, eos = rendered.closed, self.tokenizer.eos_token_id
+        if rendered.append_eos and eos is not None:
+            if ids and ids[-1] == eos and mask[-1]:
+                pass  # the answer's own text ends in EOS
+            else:
+                ids, mask = [*ids, eos], np.append(mask, True)
+            ends = True
+        mask[:1] = False  # nothing predicts the first token
+        if mask.sum() <= ends:
+            return Dropped("empty-response", "the tokenizer makes no token of the response")
+        tokens = Tokens(np.asarray(ids, np.int32), mask, ends)
+        bos = next((i for i, t in enumerate(ids) if t != self.tokenizer.bos_token_id), len(ids))
+        return Encoded(tokens, max(1, len(head) + start), seam, bos, rendered.in_context, special_text)
+
+    @cached_property
+    def _prefix(self) -> list[int]:
+        """What the tokenizer itself puts before plain text: BOS or nothing."""
+        bare = self.tokenizer("a", add_special_tokens=False)["input_ids"]
+        full = self.tokenizer("a")["input_ids"]
+        at = next((i for i in range(len(full)) if full[i : i + len(bare)] == bare), 0)
+        return list(full[:at])
+
+    def _head(self, ids: list[int]) -> list[int]:
+        """What to put before the ids of a rendering: a chat template has said all, plain text begins as trained."""
+        if self.template.name == "chat" or ids[: len(self._prefix)] == self._prefix:
+            return []
+        return self._prefix
+
+    def _has_special(self, content: Content) -> bool:
+        texts = [m.content for m in as_messages(content, "user")]
+        return any(s[0] in t and s in t for t in texts for s in self._special_texts)
+
+    # ---- truncation
+
+    def _fit(self, group: list[Encoded | Dropped], truncation: Truncation) -> list[Encoded | Dropped]:
+        limit = self.max_length
+        if limit is None or all(isinstance(e, Dropped) or len(e.tokens) <= limit for e in group):
+            return group
+        kept = [e for e in group if isinstance(e, Encoded)]
+        if truncation == "cut-prompt":
+            kept = [e for e in kept if len(e.tokens) - e.prompt_length + 1 <= limit]
+        shortest = min((e.prompt_length for e in kept), default=1)
+        spare = {"drop": 0, "cut-prompt": shortest - 1, "cut-both": shortest - max(1, limit // 2)}[truncation]
+        cut = max(0, min(spare, max((len(e.tokens) for e in kept), default=0) - limit))
+        return [e if isinstance(e, Dropped) else self._cut(e, cut, limit, truncation) for e in group]
+
+    def _cut(self, whole: Encoded, cut: int, limit: int, truncation: Truncation) -> Encoded | Dropped:
+        length, tokens = len(whole.tokens), whole.tokens
+        over = max(0, length - cut - limit)
+        if over and truncation != "cut-both":
+            answer = length - whole.prompt_length
+            return Dropped("too-long", f"{length} tokens, {answer} of them the answer's, where {limit} are allowed")
+        head = min(whole.bos, max(0, whole.prompt_length - cut))
+        keep = np.r_[0:head, head + cut : length - over]
+        mask = tokens.mask[keep].copy()
+        mask[:1] = False
+        ends = tokens.ends and not over
+        if not mask.any():
+            return Dropped("too-long", f"{length} tokens: nothing of the answer is left within {limit}")
+        return Encoded(
+            Tokens(tokens.ids[keep], mask, ends),
+            whole.prompt_length - cut,
+            whole.seam,
+            whole.bos,
+            whole.in_context,
+            whole.special_text,
+            cut_prompt=cut,
+            cut_answer=over,
+        )
+
+    # ---- what it is
+
+    @cached_property
+    def identity(self) -> str:
+        """A hash of all that decides what tokens come out: tokenizer, template, options."""
+        backend = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        backend.pop("truncation", None)  # these two change whenever the tokenizer is used
+        backend.pop("padding", None)
+        parts = [
+            backend,
+            {k: str(v) for k, v in self.tokenizer.special_tokens_map.items()},
+            self._prefix,
+            getattr(self.template, "source", "plain"),
+            sorted(self.spans) if isinstance(self.spans, frozenset) else self.spans,
+            self.max_length,
+            self.truncation,
+        ]
+        return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        """What was found out about the template and the special tokens, and notes in words on what is unusual."""
+        from boresight.data.describe import describe
+
+        return describe(self)
+
+
+def response_mask(
+    offsets: NDArray[np.int64], special: NDArray[np.bool_], spans: Iterable[tuple[int, int]]
+) -> tuple[NDArray[np.bool_], bool]:
+    """Which tokens lie in the character spans, and whether one of them lies across a span's beginning.
+
+    offsets: (length, 2) characters. special: (length,) bool; a special token that swallowed white space behind it
+    still belongs where it begins.
+    """
+    start, end = offsets[:, 0], offsets[:, 1]
+    before = np.concatenate([[0], np.maximum.accumulate(end)[:-1]]) if len(end) else end
+    # A tokenizer may trim a space to width 0 at its end (byte-level BPE with trim_offsets): give it its place back.
+    start = np.where((start == end) & (before < start), before, start)
+    mask, seam = np.zeros(len(start), np.bool_), False
+    for first, last in spans:
+        inside = np.where(start == end, (first <= start) & (start < last), (start < last) & (end > first))
+        across = (start < first) & (end > first)
+        seam = seam or bool((across & ~special).any())
+        mask |= inside & ~(across & special)
+    return mask, seam
