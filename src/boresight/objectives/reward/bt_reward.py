@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from math import log
+
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
@@ -13,6 +15,7 @@ from boresight.objectives._check import not_negative
     lr_source="Ouyang et al. 2022, app. C.2, a reward model of 6 billion parameters",
     sources={"centring": "0 is plain Bradley-Terry; Eisenstein et al. 2023 add it, and TRL recommends 0.01"},
     paper="Bradley and Terry 1952; Ouyang et al. 2022, eq. 1; centring: Eisenstein et al. 2023",
+    at_zero=lambda: log(2),  # with centring, where both scores are 0
 )
 def bt_reward(pairs: PairScores, *, centring: float = 0.0) -> Tensor:
     """Bradley-Terry reward model: the score of the chosen should be above that of the rejected.
