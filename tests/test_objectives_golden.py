@@ -146,7 +146,7 @@ def test_robust_dpo_without_noise_is_dpo() -> None:
 
 @pytest.mark.parametrize("eps", [0.1, 0.3, 0.45])
 def test_robust_dpo_is_unbiased_under_flips(eps: float) -> None:
-    """Averaged over a flip of rate eps, the loss is DPO's on the true label: lemma 3.1 of the paper."""
+    """Averaged over a flip of rate eps, the loss is DPO's on the true label: what the paper builds it for."""
     h = numbers(-30, -1, 0, 2, 40).tolist()
     kept = rdpo_robust(margins(*h), eps=eps)
     flipped = rdpo_robust(margins(*[-x for x in h]), eps=eps)
