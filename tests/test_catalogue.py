@@ -135,6 +135,7 @@ def test_an_objective_that_fails_is_not_called_implemented(broken, monkeypatch):
         ("length normalisation", "simpo"),
         ("length normalization", "ln-dpo"),
         ("odds ratio", "orpo"),
+        ("length bias", "ld-dpo"),
         ("thumbs up or down without pairs", "kto"),
         ("share the prompt prefix", "dpo-prefix-sharing"),
         ("merge expert models", "expert-merging"),

@@ -308,6 +308,17 @@ def test_check_hands_its_options_on_and_leaves_with_1_for_findings(monkeypatch, 
     assert json.loads(capsys.readouterr().out) == {"findings": ["a"]}
 
 
+@pytest.mark.parametrize(("rejected", "code"), [("no", 0), ("yes", 1)])
+def test_check_of_a_file_leaves_with_1_only_where_it_found_something(rejected, code, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("BORESIGHT_CACHE", str(tmp_path / "cache"))
+    data = tmp_path / "prefs.jsonl"
+    data.write_text(json.dumps({"prompt": "p", "chosen": "yes", "rejected": rejected}) + "\n")
+    assert main(["check", str(data), "--json"]) == code
+    told = json.loads(capsys.readouterr().out)
+    assert (told["findings"] != []) == bool(code)
+    assert told["feedback"]["pairs"] == 1
+
+
 # key=value
 
 

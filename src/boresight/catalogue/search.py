@@ -30,19 +30,22 @@ COLUMNS = {
     "peer": 0.5,
 }
 
-# Wordings that mean the same and share no stem.
-SAME = (
-    ("noisy", "noise", "flipped", "mislabelled", "corrupted"),
-    ("thumbs", "unpaired"),
-    ("hacking", "overoptimisation", "overoptimization"),
-    ("online", "iterative"),
-    ("multi", "multiple"),
-    ("summarise", "summary"),
-    ("verbosity", "verbose", "length"),
-    ("translation", "translate"),
-    ("rm", "reward"),
-    ("llm", "language"),
-)
+# A word, and others that rows may use for the same thing and that share no stem with it.
+ALSO = {
+    "noisy": "noise flipped mislabelled corrupted",
+    "noise": "noisy flipped mislabelled corrupted",
+    "flipped": "noisy noise",
+    "thumbs": "unpaired",
+    "unpaired": "thumbs",
+    "hacking": "overoptimisation",
+    "length": "verbosity verbose",
+    "verbosity": "length",
+    "verbose": "length",
+    "multi": "multiple",
+    "translate": "translation",
+    "summarise": "summary",
+    "rm": "reward",
+}
 
 _TELLS_NOTHING = """
 a an and are as at be by can do does for from how i in into is it its me my of on or our over than that the their this
@@ -67,9 +70,7 @@ def split(text: str) -> list[str]:
     return [w for w in words if w not in STOP] or words
 
 
-@cache
-def _same() -> dict[str, tuple[str, ...]]:
-    return {fold(word): tuple(fold(w) for w in group) for group in SAME for word in group}
+_ALSO = {fold(word): split(others) for word, others in ALSO.items()}
 
 
 @cache
@@ -101,7 +102,7 @@ def _matches(query: str) -> list[str]:
 @cache
 def _term(word: str) -> str:
     """The FTS5 expression for one word: the word, what means the same, or where no row has it, what is near it."""
-    alternatives = [f'"{w}"' for w in _same().get(word, (word,))]
+    alternatives = [f'"{w}"' for w in (word, *_ALSO.get(word, ()))]
     if not any(_matches(a) for a in alternatives):
         vocabulary = _index()[1]
         begun = [f'"{word}" *'] if len(word) > 2 and any(v.startswith(word) for v in vocabulary) else []
