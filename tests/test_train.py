@@ -88,7 +88,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def go(base, prefs, out, **words):
-    return bs.train(model=base, data=prefs, out=out, **{**SMALL, "method": "dpo", **words})
+    return bs.train(**{**SMALL, "method": "dpo", "model": base, "data": prefs, "out": out, **words})
 
 
 def test_same_recipe_twice_gives_identical_metrics_and_weights(base, prefs, tmp_path):
@@ -137,7 +137,7 @@ def test_first_step_is_what_plain_code_computes(base, prefs, tmp_path):
     total.backward()
     norm = torch.sqrt(sum((p.grad.double() ** 2).sum() for p in model.parameters() if p.grad is not None))
     first = lines(tmp_path / "run")[0]
-    assert first["loss"] == pytest.approx(float(total), rel=1e-5)
+    assert first["loss"] == pytest.approx(float(total.detach()), rel=1e-5)
     assert first["grad_norm"] == pytest.approx(float(norm), rel=1e-4)
 
 
@@ -269,9 +269,8 @@ def test_an_objective_that_averages_is_stopped(base, prefs, tmp_path, monkeypatc
         "def averaging(pairs: bs.PairLogProbs) -> Tensor:\n    return pairs.policy.margin().mean()\n"
     )
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RunError, match="one loss per example") as caught:
+    with pytest.raises(InputError, match="one loss per example"):
         go(base, prefs, tmp_path / "run", method="averaging.averaging", max_steps=1)
-    assert caught.value.exit_code == 1
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_rows(base, prefs, tmp_path, monkeypatch):
@@ -353,7 +352,7 @@ def test_the_run_folder_says_what_was_done(base, prefs, tmp_path):
     run = go(base, prefs, tmp_path / "run", max_steps=1)
     facts = json.loads((run.folder / "run.json").read_text())
     assert facts["state"] == "finished"
-    assert facts["values"]["beta"] == 0.1
+    assert facts["recipe"]["beta"] == 0.1
     assert facts["data"]["read"] == len(prefs.read_text().splitlines())
     assert {"boresight", "torch", "transformers"} <= set(facts["versions"])
     assert Recipe.read(run.folder / "recipe.yaml").method == "dpo"

@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from boresight.data.example import Example
 from boresight.data.render import Renderer
 from boresight.data.rows import make_rows
+from boresight.data.table import Examples
 from boresight.data.tokens import Row, Tokens
 from boresight.engine.batch import pad
 from boresight.engine.dropout import disable_dropout
 from boresight.engine.padded import TokenLogProbs, token_values
 from boresight.engine.scores import ResponseScores
 from boresight.errors import InputError
-from boresight.training.load import Loaded, load
+from boresight.training.load import Loaded, load, turn_ends
 from boresight.training.reporter import Reporter
 from boresight.training.sample import Sample, repetition, sample
 from boresight.training.stats import Interval, mean, proportion
@@ -85,7 +85,7 @@ class Scorer:
         loaded.model.to(self.device).eval()
         return loaded
 
-    def pairs(self, examples: Sequence[Example]) -> PairTable:
+    def pairs(self, examples: Examples) -> PairTable:
         """Figures of every pair of the examples."""
         rows = self._rows(examples, "pairs")
         sides = [[r.sequences[side] for r in rows] for side in (0, 1)]
@@ -125,7 +125,7 @@ class Scorer:
             ]
         return PairTable(margins, values, prompts, *chars)
 
-    def demonstrations(self, examples: Sequence[Example]) -> tuple[list[Measure], list[str]]:
+    def demonstrations(self, examples: Examples) -> tuple[list[Measure], list[str]]:
         """Likelihood of demonstrations, where the data holds no pairs."""
         rows = self._rows(examples, "responses")
         tokens = [r.sequences[0] for r in rows]
@@ -135,7 +135,7 @@ class Scorer:
             f"On {len(tokens)} held-out responses the model is surprised by {figure.value:.3f} nats per token."
         ]
 
-    def sampled(self, examples: Sequence[Example], count: int, tokens: int) -> list[Measure]:
+    def sampled(self, examples: Examples, count: int, tokens: int) -> list[Measure]:
         """Figures of samples on `count` different prompts; KL to the reference, estimated on them."""
         prompts: dict[str, NDArray[np.int32]] = {}
         for example in examples:
@@ -162,7 +162,7 @@ class Scorer:
                 max_new_tokens=tokens,
                 seed=self.seed,
                 batch_size=self.batch,
-                eos_ids=self.renderer.end_ids,
+                eos_ids=turn_ends(self.policy, self.renderer),
                 progress=moved,
             )
         names = list(prompts)
@@ -177,7 +177,7 @@ class Scorer:
             measures.append(Measure("KL", mean(kl, names), "to the reference, nats per response, on its own samples"))
         return measures
 
-    def _rows(self, examples: Sequence[Example], kind: Any) -> list[Row]:
+    def _rows(self, examples: Examples, kind: Any) -> list[Row]:
         rows = make_rows(examples, self.renderer, kind=kind)
         for line in rows.report.lines():
             self.reporter.note(line, style="dim")

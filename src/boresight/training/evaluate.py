@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from boresight.data.example import Example
+from boresight.data.table import Examples
 from boresight.errors import InputError
 from boresight.training.compute import Measure, Scorer
 from boresight.training.reporter import Reporter
@@ -70,7 +70,7 @@ def evaluate(
 
     reporter = Reporter(quiet=quiet)
     facts = _facts(Path(model))
-    values = facts.get("values", {})
+    values = facts.get("recipe", {})
     policy = str(Path(model) / "model") if facts else str(model)
     data = data or values.get("eval_data")
     if data is None:
@@ -97,7 +97,7 @@ def evaluate(
     return Evaluation(policy, str(data), reference, measures, words)
 
 
-def _on_pairs(scorer: Scorer, examples: Sequence[Example]) -> tuple[list[Measure], list[str]]:
+def _on_pairs(scorer: Scorer, examples: Examples) -> tuple[list[Measure], list[str]]:
     table = scorer.pairs(examples)
     prompts = table.prompts
     measures = []
@@ -118,8 +118,9 @@ def _on_pairs(scorer: Scorer, examples: Sequence[Example]) -> tuple[list[Measure
     return measures, words
 
 
-def _accuracy(margins: Sequence[float]) -> Interval:
-    return proportion(sum(0.5 if m == 0 else float(m > 0) for m in margins), len(margins))
+def _accuracy(margins: Iterable[float]) -> Interval:
+    right = [0.5 if m == 0 else float(m > 0) for m in margins]
+    return proportion(sum(right), len(right))
 
 
 def _baselines(train_data: str, test: Any, values: dict[str, Any], reporter: Reporter) -> list[Measure]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,10 +24,14 @@ from boresight.engine.store import ReferenceStore
 from boresight.errors import InputError, RunError
 from boresight.objectives import LogProbs, Objective, PairScores
 from boresight.training.batches import Batch, assemble, mismatched, row_options, sequences
-from boresight.training.load import Kind, Loaded, add_lora, load
+from boresight.training.load import Kind, Loaded, add_lora, load, turn_ends
 from boresight.training.order import Order
+from boresight.training.places import cache_folder
 from boresight.training.recipe import Recipe
 from boresight.training.reporter import Reporter
+
+VERIFIED = 16
+"""Rows whose stored reference log-probs are computed again whenever the store is opened."""
 
 
 @dataclass
@@ -51,6 +56,7 @@ class Job:
     names: dict[int, str]
     store: ReferenceStore | None
     reference: str | None
+    ends: list[int]
     reporter: Reporter
 
     @property
@@ -73,13 +79,7 @@ class Job:
         tokens = sequences(self.objective, rows)
         reference = self.store.get(tokens).to(self.device) if self.store is not None else None
         batch = assemble(self.objective, rows, self.forward(tokens), reference, mismatched_kl)
-        losses = self.objective.function(batch, **self.hyperparameters)
-        if losses.shape != (len(rows),):
-            raise RunError(
-                f"{self.objective.id} returned losses of shape {tuple(losses.shape)} for {len(rows)} examples",
-                mend="an objective returns one loss per example and never averages",
-            )
-        return losses, batch
+        return self.objective.function(batch, **self.hyperparameters), batch
 
     @torch.no_grad()
     def mismatched_kl(self, micro_batches: Sequence[Sequence[tuple[Row, bool]]]) -> Tensor | None:
@@ -181,6 +181,7 @@ def prepare(recipe: Recipe, reporter: Reporter, *, checkpoint: Path | None = Non
         names=names,
         store=store,
         reference=described,
+        ends=turn_ends(loaded, renderer),
         reporter=reporter,
     )
 
@@ -239,35 +240,38 @@ def _reference(
     fingerprint: str | None,
 ) -> tuple[ReferenceStore, str]:
     """The store of reference log-probs, complete for these rows, and the reference in words."""
-    policy = loaded.model
-    if resumed and recipe.reference in (None, "start", "base"):
+    policy, choice = loaded.model, recipe.reference
+    if resumed and choice in (None, "start", "base"):
         # The weights have moved since the start: take the reference from where the run took it.
-        policy = load(recipe.model, dtype=next(policy.parameters()).dtype).model.to(accelerator.device)
+        before = load(recipe.model, dtype=next(policy.parameters()).dtype)
+        policy, choice = before.model.to(accelerator.device), choice if before.adapter else "start"
         disable_dropout(policy)
     reference: Reference = resolve_reference(
-        recipe.reference if not resumed or recipe.reference not in (None, "base") else "start",
+        choice,
         policy,
         load_model=lambda name: load(name).model.to(accelerator.device),
         pad_id=loaded.pad_id,
         batch_size=recipe.micro_batch,
-        autocast=torch.bfloat16 if bf16 else None,
+        autocast_dtype=torch.bfloat16 if bf16 else None,
+        tokenizer=loaded.tokenizer,
     )
     if fingerprint is not None and reference.fingerprint != fingerprint:
         raise RunError(
             f"the reference of {recipe.model} is not the one this run started with",
             mend="the model was changed since: start a new run, or put the old weights back",
         )
-    from boresight.training.places import cache_folder
-
-    store = ReferenceStore(Path(recipe.store) if recipe.store else cache_folder() / "reference", reference.fingerprint)
-    wanted = [t for table in (rows, eval_rows) if table is not None for row in table for t in row.sequences]
+    store = ReferenceStore(recipe.store or cache_folder() / "reference", reference.fingerprint)
+    tables = [table for table in (rows, eval_rows) if table is not None]
+    count = sum(len(table) for table in tables)
     if accelerator.is_main_process:
-        missing = store.missing(wanted)
-        if missing:
-            with reporter.bar("reference log-probs", len(missing)) as advance:
-                store.fill(missing, reference.compute, progress=advance)
+        with reporter.bar("reference log-probs", count * len(rows[0].sequences)) as advance:
+            store.fill(
+                (t for table in tables for row in table for t in row.sequences), reference.compute, progress=advance
+            )
     accelerator.wait_for_everyone()
-    store = ReferenceStore(store.folder, reference.fingerprint)
-    residual = store.verify(wanted, reference.compute, seed=recipe.seed)
+    store.refresh()
+    drawn = np.random.default_rng(recipe.seed).choice(len(rows), min(VERIFIED, len(rows)), replace=False)
+    sample = [t for i in drawn.tolist() for t in rows[i].sequences]
+    residual = store.verify(sample, reference.compute, tolerance=reference.tolerance)
     reporter.note(f"reference: {reference.description}; stored values agree within {residual:.1e} nats", style="dim")
     return store, reference.fingerprint

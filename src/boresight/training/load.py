@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from boresight.errors import InputError
+
+if TYPE_CHECKING:
+    from boresight.data.render import Renderer
 
 Kind = Literal["causal", "score"]
 """What is loaded: a causal language model, or a sequence classifier with one output (a reward model)."""
@@ -152,6 +155,15 @@ def _pad(tokenizer: Any, model: Any, kind: Kind) -> int:
     if kind == "score":
         model.config.pad_token_id = pad
     return pad
+
+
+def turn_ends(loaded: Loaded, renderer: Renderer) -> list[int]:
+    """The tokens that end a turn: the template's end-of-turn, the EOS, and what the model's settings name."""
+    from boresight.training.sample import end_tokens
+
+    described = renderer.describe().get("end_of_turn")
+    found = set(end_tokens(loaded.model, loaded.tokenizer)) | ({int(described["id"])} if described else set())
+    return sorted(found)
 
 
 _WHERE = "give a folder written by save_pretrained, or a hub name that can be reached from here"

@@ -37,7 +37,7 @@ class Outcome:
 def fit(job: Job, folder: Path, trackers: Sequence[Any], progress: Progress, card: str) -> Outcome:
     """Train from `progress.step` to the end; checkpoints, metrics and samples go below `folder`."""
     recipe, steps = job.recipe, job.order.steps
-    alarms = Alarms(job.objective)
+    alarms = Alarms(job.objective, job.hyperparameters)
     alarms.load_state_dict(dict(progress.alarms or {}))
     outcome = Outcome(progress.step)
     meter = Meter(progress.meter if job.accelerator.is_main_process else None)
@@ -172,7 +172,7 @@ def write_samples(job: Job, step: int, trackers: Sequence[Any]) -> dict[str, flo
             [ids for _, ids in prompts.values()],
             max_new_tokens=job.recipe.sample_tokens,
             seed=job.recipe.seed,
-            eos_ids=job.renderer.end_ids,
+            eos_ids=job.ends,
         )
     for k, ((shown, _), one) in enumerate(zip(prompts.values(), samples, strict=True)):
         for tracker in trackers:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from boresight.catalogue.trial import tiny_batch
 from boresight.errors import InputError, nearest
 from boresight.objectives import Objective
 from boresight.training.method import find_objective
@@ -113,6 +114,7 @@ class Recipe(BaseModel):
                 valid = [k for k in cls.model_fields if k != "params"] + list(known.hyperparameters)
                 raise InputError(f"unknown option {key!r} for method {known.id}", mend=nearest(key, valid))
             params[key] = _coerce(known, key, value)
+        _try(known, params)
         try:
             return cls(**ours, params=params)
         except ValidationError as error:
@@ -152,7 +154,7 @@ class Recipe(BaseModel):
                 rows.append(Setting("lr", self.peak_lr, known.lr_source + (times if self.adapter != "none" else "")))
             elif not (name.startswith("lora_") and self.adapter == "none"):
                 extra = field.json_schema_extra
-                rows.append(Setting(name, getattr(self, name), extra["source"] if isinstance(extra, dict) else ""))
+                rows.append(Setting(name, getattr(self, name), str(extra["source"]) if isinstance(extra, dict) else ""))
         for name, h in known.hyperparameters.items():
             rows.append(Setting(name, self.params.get(name, h.default), "given" if name in self.params else h.source))
         return sorted(rows, key=lambda s: s.source != "given")
@@ -190,6 +192,19 @@ def _coerce(known: Objective, key: str, value: Any) -> float | int | bool | str:
             mend=f"for example {key}={known.hyperparameters[key].default}",
         )
     return kind(value)
+
+
+def _try(known: Objective, params: Mapping[str, Any]) -> None:
+    """Call the objective once on two tiny examples, so that what it refuses is refused before anything is loaded."""
+    try:
+        losses = known.function(tiny_batch(known.takes), **params)
+    except ValueError as error:
+        raise InputError(f"method {known.id}: {error}", mend=f"see boresight methods show {known.id}") from None
+    if tuple(losses.shape) != (2,):
+        raise InputError(
+            f"method {known.id} returned losses of shape {tuple(losses.shape)} for 2 examples",
+            mend="an objective returns one loss per example and never averages",
+        )
 
 
 def _from_yaml(path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 from boresight.errors import InputError
 from boresight.training.recipe import Recipe
 from boresight.training.reporter import Reporter
+from boresight.training.trackers import check_names
 
 PACKAGES = ("boresight", "torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "numpy")
 
@@ -68,6 +69,7 @@ def train(
     if resume and recipe is None and set(options) == {"out"}:
         recipe = Path(options["out"]) / "recipe.yaml"
     settled = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe, **options)
+    check_names(_names(settled.trackers))
     reporter = Reporter(quiet=quiet or int(os.environ.get("RANK", "0")) > 0)
     folder = Path(settled.out)
     state = _open(folder, settled, resume)
@@ -93,11 +95,11 @@ def train(
     if newest:
         checkpoints.load_optimizer(newest, getattr(job.optimizer, "optimizer", job.optimizer), job.names)
     main = job.accelerator.is_main_process
-    facts = {
+    facts: dict[str, Any] = {
         "state": "running",
         "method": known.id,
         "paper": known.paper,
-        "values": settled.values(),
+        "recipe": settled.values(),
         "settings": [vars(s) for s in settled.settings()],
         "reference": job.reference,
         "data": {"fingerprint": job.examples.fingerprint, **job.examples.report.to_dict()},
@@ -158,7 +160,7 @@ def _open(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any]:
         raise InputError(f"out={folder} holds a run", mend="give a new folder, or --resume to go on with it")
     state: dict[str, Any] = json.loads(facts.read_text(encoding="utf-8"))
     free = {"out", "save_every", "keep", "trackers", "store"}
-    before = state["values"]
+    before = state["recipe"]
     for key, value in recipe.values().items():
         if key not in free and before.get(key) != value:
             raise InputError(
