@@ -178,3 +178,13 @@ def test_pairs_from_sums_equal_pairs_from_tokens() -> None:
 def test_what_does_not_fit_is_said(make, message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_pitfall_17_half_precision_is_refused_before_it_is_summed() -> None:
+    with pytest.raises(ValueError, match="upcast"):
+        LogProbs.from_sums(torch.tensor([-512.0], dtype=torch.bfloat16))
+
+
+def test_weights_of_another_dtype_are_taken() -> None:
+    lp = LogProbs.from_sequences([torch.tensor([-1.0, -2.0])])
+    assert lp.weighted_sum(torch.tensor([1, 3])).tolist() == [-7.0]

@@ -53,7 +53,7 @@ class Objective:
     lr: float
     lr_source: str
     paper: str
-    at_zero: Callable[..., float] | None
+    at_zero: Callable[..., float | None] | None
     hyperparameters: Mapping[str, Hyperparameter] = field(default_factory=dict)
 
     @property
@@ -71,7 +71,8 @@ class Objective:
             return None
         values = {n: h.default for n, h in self.hyperparameters.items()} | hyperparameters | {"nll": nll}
         wanted = inspect.signature(self.at_zero).parameters
-        return float(self.at_zero(**{n: v for n, v in values.items() if n in wanted}))
+        value = self.at_zero(**{n: v for n, v in values.items() if n in wanted})
+        return None if value is None else float(value)
 
 
 _REGISTER: dict[str, Objective] = {}
@@ -86,7 +87,7 @@ def objective(
     lr_source: str = "a cautious value for full training of a billion-parameter model",
     sources: Mapping[str, str] | None = None,
     paper: str = "",
-    at_zero: Callable[..., float] | None = None,
+    at_zero: Callable[..., float | None] | None = None,
 ) -> Callable[[F], F]:
     """Register a pure function `loss(batch, *, hyperparameters) -> (examples,)` as a trainable objective.
 
@@ -96,7 +97,8 @@ def objective(
     lr, lr_source: learning rate for full training where the user gives none, and where it comes from.
     sources: for each hyperparameter where its default comes from.
     paper: authors, year, equation.
-    at_zero: closed form of the loss at zero margin, a function of any of the hyperparameters and `nll`.
+    at_zero: closed form of the loss at zero margin, a function of any of the hyperparameters and `nll`; it may return
+    None where there is none for these values.
 
     The function is returned unchanged. Raises ValueError or TypeError if the declaration is unusable.
     """

@@ -19,7 +19,8 @@ class LogProbs:
 
     values: (tokens,) floating point. owner: (tokens,) int64, each in [0, count). count: number of responses.
     A response may have no tokens; its sum and mean are 0 then, with zero gradient.
-    Raises ValueError if the shapes disagree.
+    Raises ValueError if the shapes disagree, or the values are in half precision: near -512 a sum in bf16 moves in
+    steps of 2, more than most margins.
     """
 
     values: Tensor
@@ -27,6 +28,8 @@ class LogProbs:
     count: int
 
     def __post_init__(self) -> None:
+        if self.values.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"values must be float32 or float64, not {self.values.dtype}: upcast before summing")
         if self.values.ndim != 1 or self.owner.shape != self.values.shape:
             raise ValueError(
                 f"values and owner must both have shape (tokens,), not {tuple(self.values.shape)} and "
@@ -88,7 +91,7 @@ class LogProbs:
         """Sum of weights * values over each response's tokens; weights: (tokens,). Shape (responses,)."""
         if weights.shape != self.values.shape:
             raise ValueError(f"weights must have shape {tuple(self.values.shape)}, not {tuple(weights.shape)}")
-        return self.values.new_zeros(self.count).index_add(0, self.owner, self.values * weights)
+        return self.values.new_zeros(self.count).index_add(0, self.owner, self.values * weights.to(self.values.dtype))
 
     def select(self, responses: Tensor) -> LogProbs:
         """The same for some responses only, in the order given; responses: (n,) int64 without repeats."""

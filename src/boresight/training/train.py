@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,7 @@ from boresight.errors import InputError
 from boresight.training.recipe import Recipe
 from boresight.training.reporter import Reporter
 from boresight.training.trackers import check_names
-
-PACKAGES = ("boresight", "torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "numpy")
+from boresight.versions import versions
 
 
 @dataclass(frozen=True)
@@ -105,7 +102,7 @@ def train(
         "data": {"fingerprint": job.examples.fingerprint, **job.examples.report.to_dict()},
         "rows": {"fingerprint": job.rows.fingerprint, **job.rows.report.to_dict()},
         "template": job.renderer.describe(),
-        "versions": _versions(),
+        "versions": versions(),
         "seed": settled.seed,
         "steps": job.order.steps,
     }
@@ -179,16 +176,6 @@ def _write_json(path: Path, value: Any) -> None:
     aside = path.with_name(f".{path.name}.partial")
     aside.write_text(json.dumps(value, indent=1, ensure_ascii=False, default=str), encoding="utf-8")
     aside.replace(path)
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _names(words: str) -> list[str]:

@@ -17,6 +17,10 @@ from boresight.objectives._check import not_negative, positive
         "undesirable_weight": "Ethayarajh et al. 2024, the authors' configuration (HALOs, config/loss/kto.yaml)",
     },
     paper="Ethayarajh et al. 2024, sec. 4.1",
+    # With unequal weights it depends on which labels the batch holds.
+    at_zero=lambda desirable_weight, undesirable_weight: (
+        desirable_weight / 2 if desirable_weight == undesirable_weight else None
+    ),
 )
 def kto(
     responses: ResponseLogProbs,
