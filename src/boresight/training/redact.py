@@ -12,7 +12,7 @@ _ALWAYS = {"password", "passwd", "passphrase", "secret", "secrets", "credential"
 _ALWAYS |= {"authorization", "authentication"}
 _BEFORE_KEY = {"api", "access", "private", "secret", "auth", "signing", "encryption", "account", "service"}
 # "token" is the end of a secret's name (hf_token) and of a vocabulary's (eos_token) alike; these are the vocabulary's.
-_VOCABULARY = {"eos", "bos", "pad", "unk", "sep", "cls", "mask", "stop", "end", "start", "per", "image", "special"}
+_VOCABULARY = {"eos", "bos", "pad", "unk", "sep", "cls", "mask", "stop", "end", "start", "per", "image", "logp"}
 _SHAPES = re.compile(
     r"\bhf_[A-Za-z0-9]{16,}|\bsk-[A-Za-z0-9_-]{16,}|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}"
     r"|\bAKIA[0-9A-Z]{16}\b|\bxox[abprs]-[A-Za-z0-9-]{10,}|\bAIza[0-9A-Za-z_-]{30,}"
