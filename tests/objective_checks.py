@@ -280,6 +280,8 @@ def check_closed_form_at_zero_margin(known: Objective) -> None:
             examples = [at_zero_margin(known, length)] * 3
             losses, _ = losses_of(known, examples, **values)
             expected = known.closed_form(nll=1.3, **values)
+            if expected is None:
+                continue  # no closed form at these values
             assert losses.sum().item() / units(known, examples) == pytest.approx(expected, rel=1e-12)
 
 

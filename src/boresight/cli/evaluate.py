@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
-EXAMPLES = (
-    "Examples: [bold]boresight evaluate run --data test.jsonl[/bold] · "
-    "[bold]boresight evaluate my-model --reference base --data test.jsonl --samples 0[/bold]"
-)
+EXAMPLES = """Examples:
+[bold]boresight evaluate run --data test.jsonl[/bold]
+[bold]boresight evaluate my-model --reference base --data test.jsonl --samples 0[/bold]"""
 
 
 def evaluate(

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-EXAMPLES = (
-    "Examples: [bold]boresight train --method dpo --model my-model --data prefs.jsonl --out run beta=0.05 lr=1e-6[/bold]"
-    " · [bold]boresight train recipe.yaml seed=1[/bold] · [bold]boresight train --resume --out run[/bold]"
-)
+EXAMPLES = """Examples:
+[bold]boresight train --method dpo --model my-model --data prefs.jsonl --out run beta=0.05 lr=1e-6[/bold]
+[bold]boresight train recipe.yaml seed=1[/bold]
+[bold]boresight train --resume --out run[/bold]"""
 
 
 def train(

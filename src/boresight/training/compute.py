@@ -63,10 +63,6 @@ class Scorer:
         seed: int,
         reporter: Reporter,
     ) -> None:
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()
-        logging.set_verbosity_error()
         self.batch, self.seed, self.reporter = batch, seed, reporter
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.scores = is_reward_model(policy)

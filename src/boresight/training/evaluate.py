@@ -110,8 +110,9 @@ def _on_pairs(scorer: Scorer, examples: Examples) -> tuple[list[Measure], list[s
     right = [0.5 if m == 0 else float(m > 0) for m in table.margins[0][1]]
     gap = paired_difference(right, longer, prompts)
     verdict = "better than" if gap.low > 0 else "worse than" if gap.high < 0 else "not told apart from"
+    figure = f"the {table.margins[0][0]} is {measures[0].interval.value:.3f}"
     words = [
-        f"On {len(right)} held-out pairs the {table.margins[0][0]} is {measures[0].interval.value:.3f}; it is {verdict} "
+        f"On {len(right)} held-out pairs {figure}; it is {verdict} "
         f"'the longer reply wins' ({sum(longer) / len(longer):.3f}): difference {gap.value:+.3f} "
         f"[{gap.low:+.3f}, {gap.high:+.3f}]."
     ]

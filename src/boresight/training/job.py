@@ -106,10 +106,7 @@ def prepare(recipe: Recipe, reporter: Reporter, *, checkpoint: Path | None = Non
     """
     from accelerate import Accelerator
     from accelerate.utils import set_seed
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
     set_seed(recipe.seed)
     objective = recipe.objective
     if recipe.dtype == "bf16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
@@ -122,6 +119,9 @@ def prepare(recipe: Recipe, reporter: Reporter, *, checkpoint: Path | None = Non
     if recipe.adapter == "qlora" and checkpoint is None:
         reporter.note("adapter=qlora: the base is held in 4 bits")
 
+    with accelerator.main_process_first():
+        examples = _read(recipe.data, recipe, recipe.limit, reporter)
+        eval_examples = _read(recipe.eval_data, recipe, recipe.eval_limit, reporter) if recipe.eval_data else None
     loaded = _policy(recipe, kind, bf16, checkpoint)
     model = loaded.model
     disable_dropout(model)
@@ -133,12 +133,8 @@ def prepare(recipe: Recipe, reporter: Reporter, *, checkpoint: Path | None = Non
         truncation=recipe.truncation,
     )
     with accelerator.main_process_first():
-        examples, rows = read_rows(recipe.data, recipe, objective, renderer, reporter, limit=recipe.limit)
-        eval_examples, eval_rows = None, None
-        if recipe.eval_data is not None:
-            eval_examples, eval_rows = read_rows(
-                recipe.eval_data, recipe, objective, renderer, reporter, limit=recipe.eval_limit
-            )
+        rows = _rows(examples, recipe, renderer, reporter)
+        eval_rows = _rows(eval_examples, recipe, renderer, reporter) if eval_examples is not None else None
     order = Order(len(rows), batch=recipe.batch, epochs=recipe.epochs, max_steps=recipe.max_steps, seed=recipe.seed)
 
     model.to(accelerator.device)
@@ -186,17 +182,20 @@ def prepare(recipe: Recipe, reporter: Reporter, *, checkpoint: Path | None = Non
     )
 
 
-def read_rows(
-    data: str, recipe: Recipe, objective: Objective, renderer: Renderer, reporter: Reporter, *, limit: int | None
-) -> tuple[Examples, Rows]:
-    """Read a data set and tokenise it for an objective; says what was left out and why."""
+def _read(data: str, recipe: Recipe, limit: int | None, reporter: Reporter) -> Examples:
     from boresight.data.read import read
 
     examples = read(data, format=recipe.format, strict=recipe.strict, limit=limit)
-    rows = make_rows(examples, renderer, ranked=recipe.ranked, seed=recipe.seed, **row_options(objective))
-    for line in (*examples.report.lines(), *rows.report.lines()):
+    for line in examples.report.lines():
         reporter.note(line, style="dim")
-    return examples, rows
+    return examples
+
+
+def _rows(examples: Examples, recipe: Recipe, renderer: Renderer, reporter: Reporter) -> Rows:
+    rows = make_rows(examples, renderer, ranked=recipe.ranked, seed=recipe.seed, **row_options(recipe.objective))
+    for line in rows.report.lines():
+        reporter.note(line, style="dim")
+    return rows
 
 
 def _policy(recipe: Recipe, kind: Kind, bf16: bool, checkpoint: Path | None) -> Loaded:

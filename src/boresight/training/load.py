@@ -27,6 +27,14 @@ class Loaded:
     pad_id: int
 
 
+def hush_transformers() -> None:
+    """Switch transformers' progress bars and reports off; ours say what matters."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+
+
 def load_tokenizer(name: str) -> Any:
     """The tokenizer saved with a model. Raises InputError if there is none."""
     from transformers import AutoTokenizer
@@ -60,8 +68,11 @@ def load(
 ) -> Loaded:
     """Load a model, or an adapter with its base, from a directory or a hub name.
 
+    transformers' own progress bars and load reports are switched off: what is missing is said here.
+
     Raises InputError that says what is missing and how to mend it.
     """
+    hush_transformers()
     base = adapter_base(name)
     tokenizer = load_tokenizer(name)
     model = _load_weights(base or name, kind, dtype, four_bit)
