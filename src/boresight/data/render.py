@@ -45,8 +45,9 @@ class Encoded:
 
     prompt_length: tokens before the response. seam: a token lies across the seam of prompt and response; it counts
     as response. bos: how often BOS stands at the beginning. in_context: what generation starts from is a prefix of
-    the rendering. special_text: the data itself contains the text of a special token. cut_prompt, cut_answer: how
-    many tokens truncation took away from each.
+    the rendering. same_start: the tokens before the response are those that generation starts from; they may differ
+    though the text is the same, where a tokenizer joins text across the seam. special_text: the data itself contains
+    the text of a special token. cut_prompt, cut_answer: how many tokens truncation took away from each.
     """
 
     tokens: Tokens
@@ -54,6 +55,7 @@ class Encoded:
     seam: bool
     bos: int
     in_context: bool
+    same_start: bool
     special_text: bool
     cut_prompt: int = 0
     cut_answer: int = 0
@@ -105,8 +107,9 @@ class Renderer:
         self.spans: Spans = frozenset(spans) if not isinstance(spans, str) else spans
         self.max_length = max_length
         self.truncation: Truncation = truncation
-        self._special = np.array(sorted(tokenizer.convert_tokens_to_ids(special_texts(tokenizer))), np.int64)
         self._special_texts = special_texts(tokenizer)
+        known = set(tokenizer.convert_tokens_to_ids(self._special_texts)) - {tokenizer.unk_token_id}
+        self._special = np.array(sorted(known), np.int64)  # the unknown token stands for ordinary text
 
     def tokens(self, prompt: Content, response: Response | Content) -> Tokens | Dropped:
         """One response behind its prompt."""
@@ -120,14 +123,18 @@ class Renderer:
 
         truncation: instead of the renderer's own.
         """
-        results: list[Encoded | Dropped | Rendered] = [self._render(prompt, content_of(r)) for r in responses]
-        rendered = [r for r in results if isinstance(r, Rendered)]
+        results = [self._render(prompt, content_of(r)) for r in responses]
         odd = [self._has_special(prompt) or self._has_special(content_of(r)) for r in responses]
-        encoded = iter(self._encode(rendered))
-        whole = [
-            r if isinstance(r, Dropped) else self._whole(r, *next(encoded), special_text=o)  # type: ignore[arg-type]
-            for r, o in zip(results, odd, strict=True)
-        ]
+        rendered = [r for r in results if isinstance(r, Rendered)]
+        if not rendered:
+            return [r for r in results if isinstance(r, Dropped)]
+        start, *encoded = self._encode([self._start(prompt), *(r.text for r in rendered)])
+        whole: list[Encoded | Dropped] = []
+        for result, special in zip(results, odd, strict=True):
+            if isinstance(result, Dropped):
+                whole.append(result)
+            else:
+                whole.append(self._whole(result, *encoded.pop(0), start=start[0], special_text=special))
         return self._fit(whole, truncation or self.truncation)
 
     def prompt_ids(self, prompt: Content) -> NDArray[np.int32]:
@@ -152,11 +159,15 @@ class Renderer:
         except Refused as refused:
             return Dropped(*refused.args)
 
-    def _encode(self, rendered: Sequence[Rendered]) -> list[tuple[list[int], NDArray[np.int64]]]:
-        if not rendered:
-            return []
+    def _start(self, prompt: Content) -> str:
+        try:
+            return self.template.prompt(prompt)
+        except Refused:  # some templates refuse a prompt that they take as the beginning of a conversation
+            return ""
+
+    def _encode(self, texts: list[str]) -> list[tuple[list[int], NDArray[np.int64]]]:
         out = self.tokenizer(
-            [r.text for r in rendered],
+            texts,
             add_special_tokens=False,
             return_offsets_mapping=True,
             return_attention_mask=False,
@@ -166,12 +177,15 @@ class Renderer:
         return list(zip(out["input_ids"], offsets, strict=True))
 
     def _whole(
-        self, rendered: Rendered, ids: list[int], offsets: NDArray[np.int64], *, special_text: bool
+        self, rendered: Rendered, ids: list[int], offsets: NDArray[np.int64], *, start: list[int], special_text: bool
     ) -> Encoded | Dropped:
         special = np.isin(ids, self._special)
+        if self._trims:
+            offsets = untrimmed(offsets)
         mask, seam = response_mask(offsets, special, rendered.trained)
         answer, _ = response_mask(offsets, special, [(rendered.boundary, len(rendered.text) + 1)])
-        start = int(answer.argmax()) if answer.any() else len(ids)
+        first = int(answer.argmax()) if answer.any() else len(ids)
+        same = ids[:first] == start
         head = self._head(ids)
         ids, mask = head + ids, np.concatenate([np.zeros(len(head), np.bool_), mask])
         ends, eos = rendered.closed, self.tokenizer.eos_token_id
@@ -186,7 +200,7 @@ class Renderer:
             return Dropped("empty-response", "the tokenizer makes no token of the response")
         tokens = Tokens(np.asarray(ids, np.int32), mask, ends)
         bos = next((i for i, t in enumerate(ids) if t != self.tokenizer.bos_token_id), len(ids))
-        return Encoded(tokens, max(1, len(head) + start), seam, bos, rendered.in_context, special_text)
+        return Encoded(tokens, max(1, len(head) + first), seam, bos, rendered.in_context, same, special_text)
 
     @cached_property
     def _prefix(self) -> list[int]:
@@ -239,6 +253,7 @@ class Renderer:
             whole.seam,
             whole.bos,
             whole.in_context,
+            whole.same_start,
             whole.special_text,
             cut_prompt=cut,
             cut_answer=over,
@@ -247,13 +262,20 @@ class Renderer:
     # ---- what it is
 
     @cached_property
+    def _backend(self) -> dict[str, Any]:
+        return dict(json.loads(self.tokenizer.backend_tokenizer.to_str()))
+
+    @cached_property
+    def _trims(self) -> bool:
+        """Whether the tokenizer leaves the spaces at the edges of its tokens out of their offsets (Llama-3 does)."""
+        return '"trim_offsets": true' in json.dumps(self._backend.get("post_processor"))
+
+    @cached_property
     def identity(self) -> str:
         """A hash of all that decides what tokens come out: tokenizer, template, options."""
-        backend = json.loads(self.tokenizer.backend_tokenizer.to_str())
-        backend.pop("truncation", None)  # these two change whenever the tokenizer is used
-        backend.pop("padding", None)
+        # truncation and padding change whenever the tokenizer is used
         parts = [
-            backend,
+            {k: v for k, v in self._backend.items() if k not in ("truncation", "padding")},
             {k: str(v) for k, v in self.tokenizer.special_tokens_map.items()},
             self._prefix,
             getattr(self.template, "source", "plain"),
@@ -279,9 +301,6 @@ def response_mask(
     still belongs where it begins.
     """
     start, end = offsets[:, 0], offsets[:, 1]
-    before = np.concatenate([[0], np.maximum.accumulate(end)[:-1]]) if len(end) else end
-    # A tokenizer may trim a space to width 0 at its end (byte-level BPE with trim_offsets): give it its place back.
-    start = np.where((start == end) & (before < start), before, start)
     mask, seam = np.zeros(len(start), np.bool_), False
     for first, last in spans:
         inside = np.where(start == end, (first <= start) & (start < last), (start < last) & (end > first))
@@ -289,3 +308,14 @@ def response_mask(
         seam = seam or bool((across & ~special).any())
         mask |= inside & ~(across & special)
     return mask, seam
+
+
+def untrimmed(offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Give back to byte-level tokens the spaces before them that were trimmed off: what no other token covers.
+
+    A token of nothing but spaces was trimmed to width 0 at its end. Shape (length, 2), as what is given.
+    """
+    if not len(offsets):
+        return offsets
+    before = np.concatenate([[0], np.maximum.accumulate(offsets[:, 1])[:-1]])
+    return np.stack([np.minimum(offsets[:, 0], before), offsets[:, 1]], axis=1)

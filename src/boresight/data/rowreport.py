@@ -10,7 +10,7 @@ import numpy as np
 
 REASONS = {
     "no-feedback": "examples without the feedback that these rows are made of",
-    "tie": "pairs that are ties: neither side was preferred",
+    "tie": "pairs that are ties and prefer neither side",
     "empty-response": "rows with an empty response",
     "identical": "pairs whose two responses are the same tokens",
     "identical-after-truncation": "pairs whose two responses became the same tokens when they were cut",
@@ -32,7 +32,8 @@ class RowsReport:
     first: for each reason the sources of the first few, with details. renderer: `Renderer.describe()`.
     The following count sequences (a pair has two; mismatched ones are left out): cut_prompts and cut_answers by
     truncation; endless without an end-of-turn; seams with a token across the seam of prompt and response;
-    out_of_context where generation would start from something else than training shows; special_text whose data
+    out_of_context where generation would start from another text than training shows, other_start where it would start
+    from other tokens; special_text whose data
     contains the text of a special token; bos by the number of BOS at the beginning.
     cut_mismatched: mismatched sequences whose prompt was cut to fit. lengths: quantiles in tokens.
     """
@@ -48,6 +49,7 @@ class RowsReport:
     endless: int = 0
     seams: int = 0
     out_of_context: int = 0
+    other_start: int = 0
     special_text: int = 0
     bos: dict[str, int] = field(default_factory=dict)
     lengths: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -89,10 +91,17 @@ class RowsReport:
             ("answers without an end-of-turn, behind which the model does not learn to stop", self._endless),
             ("answers that were cut; none of them was given an end-of-turn", self.cut_answers),
             ("answers trained behind another context than generation starts from", self.out_of_context),
+            ("sequences before which generation starts from other tokens of the same text", self._torn),
             ("sequences whose data holds the text of a special token, which became that token", self.special_text),
             ("sequences that begin with more than one BOS", sum(n for k, n in self.bos.items() if int(k) > 1)),
         ]
         return [f"{what}: {count}" for what, count in counted if count]
+
+    @property
+    def _torn(self) -> int:
+        """other_start, where it is the rule: now and then a token lies across the seam in any data."""
+        other, sequences = self.other_start - self.out_of_context, sum(self.bos.values())
+        return other if 2 * other > sequences else 0
 
     @property
     def _endless(self) -> int:

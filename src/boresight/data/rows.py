@@ -184,6 +184,7 @@ class _Maker:
             report.endless += not s.tokens.ends
             report.seams += s.seam
             report.out_of_context += not s.in_context
+            report.other_start += not s.same_start
             report.special_text += s.special_text
             report.bos[str(s.bos)] = report.bos.get(str(s.bos), 0) + 1
             self.prompts.append(s.prompt_length)
