@@ -75,7 +75,7 @@ def tiny_reward(family: str = "llama", *, seed: int = 0, **settings: Any) -> Any
     """A sequence-classification model of the family with one label."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = tf.AutoModelForSequenceClassification.from_config(config(family, num_labels=1, **settings))
+        model = tf.AutoModelForSequenceClassification.from_config(config(family, **({"num_labels": 1} | settings)))
     return model.eval()
 
 
