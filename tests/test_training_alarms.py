@@ -223,6 +223,16 @@ def test_saturation_is_told_beside_the_held_out_accuracy(held_out: float | None,
     assert run(Alarms(find("dpo")), 9, accuracy=0.99, loss=0.002) == []
 
 
+def test_a_held_out_loss_above_its_start_is_overfit() -> None:
+    alarms = Alarms(find("dpo"))
+    looks = [(0, 0.6931), (20, 0.6254), (40, 0.6980), (60, 0.7083), (80, 0.75)]
+    alarms.look(70, {"loss": 0.0467})
+    found = [alarms.look(step, {"eval_loss": loss}) for step, loss in looks]
+    assert [names(f) for f in found] == [[], [], [], [], ["overfit"]]
+    assert "0.75, above the 0.6931 before training" in found[-1][0].sentence
+    assert "0.0467" in found[-1][0].sentence
+
+
 def test_samples_are_compared_with_those_of_the_start() -> None:
     alarms = Alarms(find("dpo"))
     assert alarms.look(0, HEALTHY) == []

@@ -22,7 +22,7 @@ def facts(**recipe: Any) -> dict[str, Any]:
         "recipe": read.model_dump(),
         "settings": [{"name": s.name, "value": s.value, "source": s.source} for s in read.settings()],
         "reference": "0f1e2d",
-        "data": {"fingerprint": "abc123", "source": "/home/alice/prefs.jsonl", "read": 3136, "skipped": 2,
+        "data": {"fingerprint": "abc123", "source": "/home/alice/prefs.jsonl", "read": 3136, "skipped": 2, "partial": 0,
                  "problems": [{"found": "a private text"}] * 2},
         "rows": {"fingerprint": "def456", "made": 3100, "dropped": {"too-long": 36}},
         "metrics": {"eval_accuracy": 0.573, "eval_loss": float("nan"), "lr": 1.5e-7},
@@ -55,6 +55,14 @@ def test_it_says_what_it_must() -> None:
     ):  # fmt: skip
         assert wanted in card, wanted
     assert model_card(facts()) == card
+
+
+def test_data_is_counted_without_its_own_text() -> None:
+    card = model_card(facts())
+    assert "| examples | `skipped` | `2` |" in card
+    assert "partial" not in card
+    assert "problems" not in card
+    assert "private text" not in card
 
 
 def test_every_setting_has_its_source() -> None:

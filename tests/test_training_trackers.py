@@ -276,6 +276,15 @@ def test_names_that_only_sound_like_secrets_stay(key: str) -> None:
     assert without_secrets({key: "<eos>"}) == {key: "<eos>"}
 
 
+def test_the_key_above_counts_as_part_of_the_name() -> None:
+    words = {"bos": {"token": "<s>"}, "end_of_turn": {"token": "</s>", "id": 2}, "eos": [{"token": "</s>"}]}
+    assert without_secrets(words) == words
+    assert without_secrets({"hub": {"token": "x"}, "api": {"key": "y"}}) == {
+        "hub": {"token": HIDDEN},
+        "api": {"key": HIDDEN},
+    }
+
+
 @pytest.mark.parametrize(
     "text",
     ["hf_" + "a1B2" * 8, "sk-proj-" + "x" * 30, "ghp_" + "a" * 36, "AKIA" + "ABCDEFGH12345678", "xoxb-1234567890-abc",

@@ -69,6 +69,7 @@ def rules(stuck_steps: int) -> tuple[Rule, ...]:
         Rule("likelihood displacement", ("chosen_gain", "rejected_gain"), _displaced(""), patience=3),
         Rule("likelihood displacement", ("eval_chosen_logp_token", "eval_rejected_logp_token"), _displaced_per_token),
         Rule("saturated", ("accuracy", "loss"), _saturated, patience=5),
+        Rule("overfit", ("eval_loss",), _overfit, patience=2),
         Rule("entropy collapse", ("sample_surprisal",), _entropy),
         Rule("repetition collapse", ("sample_repetition",), _repetition),
         Rule("samples do not end", ("sample_ends", "sample_length"), _endless),
@@ -181,7 +182,7 @@ def _times(gain: float) -> str:
 
 def _saturated(m: Mapping[str, float], memory: Memory) -> Finding | None:
     scale = memory.at_zero if memory.at_zero else 1.0
-    if not memory.pairs or m["accuracy"] < 1 - 1e-9 or abs(m["loss"]) > 0.05 * abs(scale):
+    if not memory.pairs or m["accuracy"] < 1 - 1e-9 or abs(m["loss"]) > 0.1 * abs(scale):
         return None
     held_out = memory.last.get("eval_accuracy")
     if held_out is None:
@@ -195,6 +196,20 @@ def _saturated(m: Mapping[str, float], memory: Memory) -> Finding | None:
         f"Every training pair is ranked right and the loss is down to {m['loss']:.2g}. {said}",
         "stop earlier or use fewer epochs; a larger beta or label smoothing; check the data for a marker that only "
         "chosen responses carry",
+    )
+
+
+def _overfit(m: Mapping[str, float], memory: Memory) -> Finding | None:
+    """Worse on held-out data than before the first step, by more than a hundredth: no step would have been better."""
+    now, start = m["eval_loss"], memory.first["eval_loss"]
+    if now <= start + 0.01 * abs(start):
+        return None
+    trained = f" The training loss is {memory.last['loss']:.3g}." if "loss" in memory.last else ""
+    return (
+        "warning",
+        f"The held-out loss is {now:.4g}, above the {start:.4g} before training.{trained}",
+        "use an earlier checkpoint (save_every), fewer epochs or a lower lr; for pairs, label smoothing or a method "
+        "made for noisy labels",
     )
 
 
@@ -235,8 +250,8 @@ def _endless(m: Mapping[str, float], memory: Memory) -> Finding | None:
         )
     return (
         "note",
-        f"{now:.0%} of the samples end by themselves within the {length:.0f} tokens they reach, and it was so at the "
-        "start.",
+        f"{now:.0%} of the samples end by themselves within the {length:.0f} tokens they reach, no better or worse "
+        "than before training.",
         "raise sample_tokens if answers are that long; else check that the model's template ends a turn with EOS",
     )
 

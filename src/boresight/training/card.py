@@ -145,17 +145,17 @@ def _data(facts: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
     for part, title in (("data", "examples"), ("rows", "rows trained on")):
         for key, value in _flat(facts.get(part) or {}):
             cells.append((title, _code(key), _code(_shown(value))))
-    return "\n".join([*told, _table(("of", "what", "value"), cells)])
+    return "\n".join(
+        [*told, _table(("of", "what", "value"), cells), *(["Counts of 0 are left out.\n"] if cells else [])]
+    )
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, Any]]:
-    """Numbers and words, with nested names joined; lists (of problems, with the data's own text) by their length."""
+    """Counts and words, nested names joined; no zeros, and no lists: those hold problems, with the data's own text."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{before}{key}.")
-        elif isinstance(value, list):
-            yield f"{before}{key}", len(value)
-        elif value is not None:
+        elif value and not isinstance(value, list) and key not in ("min", "p90", "p99"):
             yield f"{before}{key}", value
 
 
