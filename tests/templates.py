@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
+
+from boresight.data.render import Encoded, Renderer
 
 SPECIAL = [
     "<unk>", "<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|begin_of_text|>", "<|eot_id|>",
@@ -219,3 +222,27 @@ def tokenizer(kind: str, chat: str | None = None, **options: Any) -> PreTrainedT
     made = PreTrainedTokenizerFast(tokenizer_object=backend, **{k: v for k, v in named.items() if v})
     made.chat_template = given.source if given else None
     return made
+
+
+EVERY = [(kind, chat) for kind in TOKENIZERS for chat in (*CHATS, None)]
+MADE = {(kind, chat): Renderer(tokenizer(kind, chat)) for kind, chat in EVERY}
+
+
+def trained_text(chat: str | None, answer: str) -> str:
+    return CHATS[chat].trained(answer) if chat else answer + "</s>"
+
+
+def whole(renderer: Renderer, prompt: object, *responses: object) -> list[Encoded]:
+    made = renderer.group(prompt, responses)  # type: ignore[arg-type]
+    assert all(isinstance(e, Encoded) for e in made), made
+    return made  # type: ignore[return-value]
+
+
+def text_of(renderer: Renderer, ids: object) -> str:
+    return renderer.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+def runs(renderer: Renderer, tokens: object) -> list[str]:
+    """The text of each unbroken run of trained tokens."""
+    edges = np.flatnonzero(np.diff(np.r_[0, tokens.mask, 0]))  # type: ignore[attr-defined]
+    return [text_of(renderer, tokens.ids[a:b]) for a, b in edges.reshape(-1, 2)]  # type: ignore[attr-defined]

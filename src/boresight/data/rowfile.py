@@ -63,8 +63,8 @@ class Rows:
         batch = self._batches[number]
         ids, mask, ends = (batch.column(name)[within].values for name in ("ids", "mask", "ends"))
         return Row(
-            sequences=tuple(
-                Tokens(i.values.to_numpy(), m.values.to_numpy(zero_copy_only=False).astype(bool), e.as_py())
+            sequences=tuple(  # copies, since a mapped file is read-only
+                Tokens(np.array(i.values), np.array(m.values, np.bool_), e.as_py())
                 for i, m, e in zip(ids, mask, ends, strict=True)
             ),
             weight=batch.column("weight")[within].as_py(),
@@ -98,7 +98,7 @@ def write_rows(rows: Iterable[Row], path: Path, *, fingerprint: str, report: Row
         metadata={"fingerprint": fingerprint},
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside, note = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("rows", "report"))
     count = 0
     try:
         with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
@@ -106,12 +106,12 @@ def write_rows(rows: Iterable[Row], path: Path, *, fingerprint: str, report: Row
                 writer.write_batch(pa.record_batch(_columns(part), schema=schema))
                 count += len(part)
         if count:
-            note = aside.with_suffix(".json.aside")
             note.write_text(json.dumps(report.to_dict(), ensure_ascii=False), "utf-8")
             os.replace(note, path.with_suffix(".json"))
             os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+        note.unlink(missing_ok=True)
     return count
 
 
