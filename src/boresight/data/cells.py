@@ -76,6 +76,11 @@ def has(row: Cells, key: str) -> bool:
     return row.get(key) is not None
 
 
+def filled(row: Cells, key: str) -> bool:
+    """As `has`, and not an empty text, which is what CSV has for null. For optional numbers."""
+    return row.get(key) not in (None, "")
+
+
 def first_of(row: Cells, *keys: str) -> str:
     """The first of the keys that the row has; the first of all where it has none."""
     return next((key for key in keys if has(row, key)), keys[0])

@@ -16,6 +16,7 @@ from boresight.data.cells import (
     Bad,
     Cells,
     each,
+    filled,
     first_of,
     flag,
     found,
@@ -28,7 +29,7 @@ from boresight.data.cells import (
     text,
     unicode,
     whole,
-)  # fmt: skip
+)
 from boresight.data.example import Example, Label, Message, Pair, Response, Score, Step
 from boresight.data.shapes import (
     JUDGES,
@@ -41,7 +42,7 @@ from boresight.data.shapes import (
     two,
     vote,
     weight_of,
-)  # fmt: skip
+)
 
 
 @form("paired", f"{PROMPT} chosen rejected", "chosen rejected")
@@ -56,7 +57,7 @@ def paired(row: Cells) -> Example:
         prompt,
         (Response(contents[0], name(row, "chosen_model")), Response(contents[1], name(row, "rejected_model"))),
         pairs=(Pair(0, 1, weight_of(row), annotator=name(row, "annotator")),),
-        scores=tuple(Score(i, number(row, key)) for i, *keys in sides if has(row, key := first_of(row, *keys))),
+        scores=tuple(Score(i, number(row, key)) for i, *keys in sides if filled(row, key := first_of(row, *keys))),
         **about(row),
     )
 
@@ -70,9 +71,21 @@ def unpaired(row: Cells) -> Example:
 
 
 ATTRIBUTES = (
-    "score", "rating", "reward", "quality", "helpfulness", "correctness", "coherence", "complexity", "verbosity",
-    "honesty", "truthfulness", "harmlessness", "safety", "instruction_following",
-)  # fmt: skip
+    "score",
+    "rating",
+    "reward",
+    "quality",
+    "helpfulness",
+    "correctness",
+    "coherence",
+    "complexity",
+    "verbosity",
+    "honesty",
+    "truthfulness",
+    "harmlessness",
+    "safety",
+    "instruction_following",
+)
 """The attributes that are known as scores of a single response; others come under `scores`, by name."""
 
 
@@ -87,7 +100,7 @@ def scored(row: Cells) -> Example:
     else:
         prompt, content = answered(row, first_of(row, "completion", "response"))
         responses = (Response(content, name(row, "model")),)
-        named = {key: row[key] for key in ATTRIBUTES if has(row, key)}
+        named = {key: row[key] for key in ATTRIBUTES if filled(row, key)}
         if not named and not has(row, "scores"):
             raise Bad("scores", f"scores, or one of {', '.join(ATTRIBUTES)}", found(row, "scores"))
         scores = _scores(0, named, "scores", annotator) if named else _scores(0, row["scores"], "scores", annotator)

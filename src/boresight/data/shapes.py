@@ -5,7 +5,21 @@ from __future__ import annotations
 from typing import Any, TypedDict
 
 from boresight.data import transcripts
-from boresight.data.cells import Bad, Cells, first_of, found, has, listing, messages, name, number, show, text, unicode
+from boresight.data.cells import (
+    Bad,
+    Cells,
+    filled,
+    first_of,
+    found,
+    has,
+    listing,
+    messages,
+    name,
+    number,
+    show,
+    text,
+    unicode,
+)
 from boresight.data.example import Message, Pair, Response
 
 Content = str | tuple[Message, ...]
@@ -126,7 +140,7 @@ def responses_of(row: Cells, key: str, least: int) -> tuple[Response, ...]:
 
 def weight_of(row: Cells) -> float:
     """The weight of a row's pair, 1 where it names none."""
-    weight = number(row, "weight") if has(row, "weight") else 1.0
+    weight = number(row, "weight") if filled(row, "weight") else 1.0
     if weight <= 0:
         raise Bad("weight", "a number above 0", show(row["weight"]))
     return weight
