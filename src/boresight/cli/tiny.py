@@ -29,12 +29,12 @@ def tiny(
     from boresight.cli import output
     from boresight.data.read import read
     from boresight.lab.tiny import make_model
+    from boresight.training.load import hush_transformers, load
 
+    hush_transformers()
     examples = read(data, limit=limit)
     texts = (t for e in examples for t in (e.prompt_text, *(r.text for r in e.responses)))
     path = make_model(texts, out, arch=arch, vocab=vocab, hidden=hidden, layers=layers, heads=heads, seed=seed)
-    from boresight.training.load import load
-
     model = load(str(path)).model
     count = sum(p.numel() for p in model.parameters())
     if json:

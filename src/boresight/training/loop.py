@@ -47,7 +47,7 @@ def fit(job: Job, folder: Path, trackers: Sequence[Any], progress: Progress, car
             tracker.log(step, metrics)
         for alarm in alarms.look(step, metrics):
             outcome.alarms.append(alarm)
-            job.reporter.note(f"alarm at step {step}: {alarm.sentence} {alarm.mend}", style="yellow")
+            job.reporter.note(f"alarm at {alarm}", style="yellow")
         outcome.metrics |= metrics
 
     def look(step: int) -> None:

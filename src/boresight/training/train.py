@@ -51,13 +51,15 @@ def train(
     *,
     resume: bool = False,
     quiet: bool = False,
+    brief: bool = False,
     **options: Any,
 ) -> Run:
     """Train a model and leave it in `out/model`, loadable by plain `transformers` or `peft`.
 
     recipe: a YAML file or a mapping; `options` lie on top of it. They are the words of `boresight train`: method,
     model, data, out, and any of the recipe's options or the method's hyperparameters.
-    resume: go on with the run in `out` from its newest whole checkpoint. quiet: print nothing.
+    resume: go on with the run in `out` from its newest whole checkpoint. quiet: print nothing. brief: print only what
+    was given, not the defaults.
 
     Raises InputError (unusable input, nothing was written) or RunError (the run found something wrong).
 
@@ -75,7 +77,7 @@ def train(
     reporter.table(
         f"{known.id}: {known.summary}",
         ("setting", "value", "where from"),
-        [(s.name, s.value, s.source) for s in settled.settings()],
+        [(s.name, s.value, s.source) for s in settled.settings() if not (brief and s.source != "given")],
     )
 
     from boresight.training import checkpoint as checkpoints
@@ -125,7 +127,7 @@ def train(
         outcome.steps,
         time.monotonic() - started,
         outcome.metrics,
-        [f"step {a.step}: {a.sentence} {a.mend}".strip() for a in outcome.alarms],
+        [str(a) for a in outcome.alarms],
     )
     if main:
         facts |= {"state": "finished", "metrics": run.metrics, "alarms": run.alarms, "seconds": run.seconds}
