@@ -10,7 +10,7 @@ EXAMPLES = "Example: [bold]boresight demo --out demo[/bold]"
 
 
 def demo(
-    out: Annotated[str, typer.Option(help="New folder for data, runs and the plot.")] = "demo",
+    out: Annotated[str | None, typer.Option(help="New folder for data, runs and the plot; demo if left out.")] = None,
     seed: Annotated[int, typer.Option(help="Decides data, order and samples.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     json: Annotated[bool, typer.Option("--json", help="For machines: JSON on stdout.")] = False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +72,13 @@ class Demo:
         }
 
 
-def demo(out: str | Path = "demo", *, seed: int = 0, quiet: bool = False) -> Demo:
+def demo(out: str | Path | None = None, *, seed: int = 0, quiet: bool = False) -> Demo:
     """Pre-train a tiny model (or take it from the cache), make biased preferences, train three methods, compare.
 
-    out: a new folder for data, runs and the plot. Raises InputError if it exists and holds something.
+    out: a new folder for data, runs and the plot; by default `demo`, or `demo-2` and so on where that is taken.
+    Raises InputError if it exists and holds something.
     """
-    folder = Path(out)
+    folder = Path(out) if out is not None else _free("demo")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"out={folder} exists already", mend="remove it, or give another: boresight demo --out NEW")
     started = time.monotonic()
@@ -107,6 +109,11 @@ def demo(out: str | Path = "demo", *, seed: int = 0, quiet: bool = False) -> Dem
     found = Demo(folder, results, _sentences(results), time.monotonic() - started)
     _draw(found)
     return found
+
+
+def _free(name: str) -> Path:
+    taken = (Path(name if k == 1 else f"{name}-{k}") for k in count(1))
+    return next(p for p in taken if not p.exists())
 
 
 @dataclass(frozen=True)
