@@ -37,8 +37,8 @@ def demo(
         keep=("model",),
     )
     output.say(
-        "Win rate: gold reward against the base model's answer to the same prompt. KL: to the base model, nats an answer. "
-        "Accuracy: the implicit reward prefers the truly better of two held-out answers.\n",
+        "Win rate: gold reward against the base model's answer to the same prompt. KL: to the base model, nats an "
+        "answer. Accuracy: the implicit reward prefers the truly better of two held-out answers.\n",
         "dim",
     )
     for line in found.sentences:

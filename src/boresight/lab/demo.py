@@ -31,7 +31,7 @@ RIVALS: tuple[tuple[str, dict[str, Any]], ...] = (("dpo", {}), ("rdpo-robust", {
 
 @dataclass(frozen=True)
 class Result:
-    """One model of the demo. Intervals are 95%; `better` is its gold reward minus the base model's, prompt by prompt."""
+    """One model of the demo, with 95% intervals; `better`: its gold reward minus the base model's, by prompt."""
 
     name: str
     gold: Interval
@@ -177,8 +177,8 @@ def _sentences(results: Sequence[Result]) -> list[str]:
         change = "better than" if r.better.low > 0 else "worse than" if r.better.high < 0 else "not told apart from"
         longer = r.words.value / base.words.value - 1
         lines.append(
-            f"{r.name} is {change} the base model: gold reward {r.gold.value:.2f} against {base.gold.value:.2f}, it wins "
-            f"{r.wins.value:.0%} of the prompts (ties half), at {r.kl.value:.1f} nats from where it started; "
+            f"{r.name} is {change} the base model: gold reward {r.gold.value:.2f} against {base.gold.value:.2f}, "
+            f"it wins {r.wins.value:.0%} of the prompts (ties half), at {r.kl.value:.1f} nats from where it started; "
             f"its answers are {abs(longer):.0%} {'longer' if longer > 0 else 'shorter'}."
         )
     best = max(trained, key=lambda r: r.gold.value)
