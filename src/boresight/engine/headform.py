@@ -8,6 +8,7 @@ happen to lie. A model whose head cannot be described this way keeps its own log
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,15 +41,31 @@ def bare(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
 
 
+def is_sharded(head: nn.Module) -> bool:
+    """Whether the weights of `head` are gathered when it is called: FSDP2 on the head itself, DeepSpeed ZeRO-3."""
+    return hasattr(head, "unshard") or hasattr(getattr(head, "weight", None), "ds_id")
+
+
 def is_plain(head: nn.Module) -> bool:
     """Whether `head(x)` is x @ weight.T + bias and nothing else, so that its weight may be used directly."""
-    return (
-        type(head) is nn.Linear
-        and "forward" not in vars(head)
-        and not head._forward_hooks
-        and not head._forward_pre_hooks
-        and not hasattr(head.weight, "ds_id")  # DeepSpeed ZeRO-3 gathers weights when the module is called
-    )
+    if not isinstance(head, nn.Linear) or type(head).forward is not nn.Linear.forward or "forward" in vars(head):
+        return False
+    return is_sharded(head) or not (head._forward_hooks or head._forward_pre_hooks)
+
+
+def called_once(head: nn.Module, compute: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor], x: Tensor) -> Tensor:
+    """`compute(head.forward, x)` inside one call of a sharded `head`.
+
+    Its weights are gathered once, and as often on a process with many tokens as on one with none; a process that
+    called it once more than the others would wait for ever.
+    """
+    own = head.forward
+    head.forward = lambda hidden: compute(own, hidden)
+    try:
+        values: Tensor = head(x)
+    finally:
+        del head.forward
+    return values
 
 
 def recognise(model: nn.Module) -> HeadForm:

@@ -15,7 +15,7 @@ from boresight.data.tokens import Tokens
 from boresight.engine.batch import pad
 from boresight.engine.dropout import evaluating
 from boresight.engine.head import TILE, accumulation_dtype, module_log_probs, token_log_probs
-from boresight.engine.headform import HeadForm, bare, is_plain, recognise
+from boresight.engine.headform import HeadForm, bare, called_once, is_plain, is_sharded, recognise
 from boresight.objectives import LogProbs
 
 
@@ -58,21 +58,16 @@ class TokenLogProbs(nn.Module):
         base = bare(self.model)
         hidden = base.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)[0]
         hidden = hidden.flatten(0, 1)[predictor]
-        head: nn.Module = base.get_output_embeddings()
-        if is_plain(head):
-            weight, bias = head.weight, head.bias
-            return token_log_probs(
-                hidden,
-                weight,  # type: ignore[arg-type]
-                targets,
-                bias=bias,  # type: ignore[arg-type]
-                scale=form.scale,
-                cap=form.cap,
-                tile=self.tile,
-            )
-        return module_log_probs(
-            head, hidden, targets, vocabulary=form.vocabulary, scale=form.scale, cap=form.cap, tile=self.tile
-        )
+        head: Any = base.get_output_embeddings()
+        plain = is_plain(head)
+
+        def compute(forward: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+            shape: dict[str, Any] = {"scale": form.scale, "cap": form.cap, "tile": self.tile}
+            if plain:
+                return token_log_probs(rows, head.weight, targets, bias=head.bias, **shape)
+            return module_log_probs(forward, rows, targets, vocabulary=form.vocabulary, **shape)
+
+        return called_once(head, compute, hidden) if is_sharded(head) else compute(head, hidden)
 
     def _own(self, input_ids: Tensor, attention_mask: Tensor, predictor: Tensor, targets: Tensor) -> Tensor:
         """By the model's own logits, at the columns where any sequence of the batch predicts a response token."""
