@@ -176,7 +176,7 @@ def _named_adapter(model: Any, what: str) -> str:
             model.delete_adapter(name)
         lines = str(error).splitlines() or [
             ""
-        ]  # torch's first line names only the class, its second the first mismatch
+        ]  # the first names the class, the second what is wrong
         raise InputError(
             f"the adapter in {what} does not fit the policy's base model: {lines[min(1, len(lines) - 1)].strip()}",
             mend="use an adapter that was trained on the same base model",
