@@ -174,9 +174,7 @@ def _named_adapter(model: Any, what: str) -> str:
     except (RuntimeError, ValueError, OSError) as error:
         if name in adapter_names(model):
             model.delete_adapter(name)
-        lines = str(error).splitlines() or [
-            ""
-        ]  # the first names the class, the second what is wrong
+        lines = str(error).splitlines() or [""]  # the first names the class, the second what is wrong
         raise InputError(
             f"the adapter in {what} does not fit the policy's base model: {lines[min(1, len(lines) - 1)].strip()}",
             mend="use an adapter that was trained on the same base model",
