@@ -94,7 +94,7 @@ class Example:
     def __post_init__(self) -> None:
         count = len(self.responses)
         pointed = [i for p in self.pairs for i in (p.chosen, p.rejected)]
-        pointed += [f.response for f in (*self.scores, *self.labels, *self.steps)]
+        pointed += [f.response for given in (self.scores, self.labels, self.steps) for f in given]
         bad = next((i for i in pointed if not 0 <= i < count), None)
         if bad is not None:
             raise ValueError(f"feedback points at response {bad}, but there are {count} responses")
@@ -102,7 +102,7 @@ class Example:
             raise ValueError("a pair compares a response with itself")
         if any(not (isfinite(p.weight) and p.weight > 0) for p in self.pairs):
             raise ValueError("a pair's weight must be a positive finite number")
-        if not all(isfinite(f.value) for f in (*self.scores, *self.steps)):
+        if not all(isfinite(f.value) for given in (self.scores, self.steps) for f in given):
             raise ValueError("a score must be a finite number")
         if self.ranks and len(self.ranks) != count:
             raise ValueError(f"{len(self.ranks)} ranks for {count} responses")
