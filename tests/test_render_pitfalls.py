@@ -148,6 +148,44 @@ def test_pitfall_18_thoughts_in_the_generation_prompt() -> None:
     assert any("different contexts" in n for n in dropped.describe()["notes"])
 
 
+def test_an_answer_that_cannot_fit_costs_the_others_nothing() -> None:
+    made = Renderer(tokenizer("bytes", "llama3"), max_length=40, truncation="cut-prompt")
+    lost, short = made.group("Why so?", ["Because. " * 30, "So."])
+    assert isinstance(lost, Dropped)
+    assert isinstance(short, Encoded)
+    assert short.cut_prompt == 0
+
+
+def test_without_prompt_and_bos_the_first_token_is_given() -> None:
+    bare = tokenizer("bytes", None, bos_token=None)
+    bare.backend_tokenizer.post_processor = tokenizer("bytes", "chatml").backend_tokenizer.post_processor
+    tokens = whole(Renderer(bare), "", "Good day.")[0].tokens
+    assert text_of(Renderer(bare), tokens.ids) == "Good day.</s>"
+    assert tokens.mask.tolist() == [False] + [True] * (len(tokens) - 1)
+
+
+def test_a_template_that_looks_into_the_answer() -> None:
+    """Where a probe is printed otherwise than the answer, what all renderings share still bounds it."""
+    source = tokenizer("bytes", "thinking-dropped").chat_template
+    for added, loud, quiet in (("'((' if '!' in", "((Yes!", "Yes."), ("'~~' if '!' not in", "Yes!", "Yes.")):
+        base = tokenizer("bytes", "thinking-dropped")
+        base.chat_template = source.replace("+ m.content +", f"+ ({added} m.content else '') + m.content +")
+        renderer = Renderer(base)
+        assert runs(renderer, whole(renderer, "Hi", "Yes!")[0].tokens) == [loud + "<|im_end|>"]
+        assert runs(renderer, whole(renderer, "Hi", "Yes.")[0].tokens) == [quiet + "<|im_end|>"]
+
+
+def test_a_mark_that_holds_what_the_generation_prompt_gives() -> None:
+    base = tokenizer("bytes", "marked")
+    base.chat_template = base.chat_template.replace(
+        "{% generation %}{{ m.content", "{% generation %}{{ '<think>' + m.content"
+    ).replace("{{ '<|im_start|>assistant\n' }}", "{{ '<|im_start|>assistant\n<think>' }}")
+    renderer = Renderer(base)
+    made = whole(renderer, "Hi", "Yes.")[0]
+    assert runs(renderer, made.tokens) == ["Yes.<|im_end|>"]
+    assert made.in_context
+
+
 # ---- what is refused, and what is said
 
 

@@ -206,6 +206,9 @@ def test_all_prompts_equal_is_refused() -> None:
     data = [Example("Q", (Response(f"a{i}"),)) for i in range(3)]
     with pytest.raises(InputError, match="all 3 rows have the same prompt"):
         make_rows(data, renderer(), kind="responses", mismatched=True)
+    data = [Example("Q", (Response("a"),)), Example((Message("user", "Q"),), (Response("b"),))]
+    with pytest.raises(InputError, match="all 2 rows have the same prompt"):  # a text is one user message
+        make_rows(data, renderer(), kind="responses", mismatched=True)
     with pytest.raises(InputError, match="single responses only"):
         make_rows(MANY, renderer(), kind="pairs", mismatched=True)
 
