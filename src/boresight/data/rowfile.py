@@ -10,6 +10,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from boresight.data.cache import root
 from boresight.data.rowreport import RowsReport
 from boresight.data.tokens import Row, Tokens
 
@@ -18,8 +19,8 @@ BATCH = 256
 
 
 def cache_folder() -> Path:
-    """Where made rows are kept: BORESIGHT_CACHE, or ~/.cache/boresight."""
-    return Path(os.environ.get("BORESIGHT_CACHE") or Path.home() / ".cache" / "boresight") / "rows"
+    """Where made rows are kept."""
+    return root() / "rows"
 
 
 class Rows:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from boresight.data.cache import root
 from boresight.errors import InputError, nearest
 from boresight.lab.gold import Prompt
 from boresight.lab.language import Knobs, LanguageWorld
@@ -22,11 +22,6 @@ from boresight.lab.tiny import SIZES, new_model, save, save_aside, word_tokenize
 
 STEPS, BATCH, LR = 512, 64, 4e-3
 Progress = Callable[[int, int], None]
-
-
-def cache_folder() -> Path:
-    """Where base models are kept: BORESIGHT_CACHE, or ~/.cache/boresight."""
-    return Path(os.environ.get("BORESIGHT_CACHE") or Path.home() / ".cache" / "boresight")
 
 
 def base_model(
@@ -45,7 +40,7 @@ def base_model(
     if size not in SIZES:
         raise InputError(f"size {size!r} is not one that the lab builds", mend=nearest(size, SIZES))
     corpus = (knobs or Knobs()).corpus()
-    folder = cache_folder() / "lab" / f"{arch}-{size}-{_address(arch, size, corpus, seed)}"
+    folder = root() / "lab" / f"{arch}-{size}-{_address(arch, size, corpus, seed)}"
     if (folder / "config.json").exists():
         return folder
     tokenizer = word_tokenizer()
