@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from boresight.data.cache import root as cache_root
 from boresight.data.render import Renderer
 from boresight.data.rows import Rows, make_rows
 from boresight.data.table import Examples
@@ -26,7 +27,6 @@ from boresight.objectives import LogProbs, Objective, PairScores
 from boresight.training.batches import Batch, assemble, mismatched, row_options, sequences
 from boresight.training.load import Kind, Loaded, add_lora, load, turn_ends
 from boresight.training.order import Order
-from boresight.training.places import cache_folder
 from boresight.training.recipe import Recipe
 from boresight.training.reporter import Reporter
 
@@ -259,7 +259,7 @@ def _reference(
             f"the reference of {recipe.model} is not the one this run started with",
             mend="the model was changed since: start a new run, or put the old weights back",
         )
-    store = ReferenceStore(recipe.store or cache_folder() / "reference", reference.fingerprint)
+    store = ReferenceStore(recipe.store or cache_root() / "reference", reference.fingerprint)
     tables = [table for table in (rows, eval_rows) if table is not None]
     count = sum(len(table) for table in tables)
     if accelerator.is_main_process:
