@@ -7,13 +7,13 @@
 Everything is drawn from the seed that is given, alike on every machine and in every process.
 
 How the world was set so that alignment can be measured: the corpus mixes writers of every quality and pre-training is
-short, so that the base model samples answers of gold reward near .51 (its greedy ones near .75). Writers omit words
+short, so that the base model samples answers of gold reward near .51 (its greedy ones .74 to .79). Writers omit words
 about as often as they add them; before that was so, gold reward alone made the longer answer lose 73% of the pairs,
 and a length bias could not show. Now it loses 58%, and with length_bias=1 it wins 65%. From 600 pairs of the base
 model's answers, 150 steps of 64, Adam at 3e-4, beta .1, DPO reaches .63 to .67 on clean labels, with length_bias=1
 .58 to .63 with answers half as long again or more, and .52 to .55 with 35% of the labels flipped. What knowing the
 flip rate is worth (rdpo-robust) shows where data are many and the pull to the reference is strong: with 2000 pairs
-and beta 1 it reaches .61 and .59 against .56 and .55 of DPO (two seeds); with 600 pairs the two do not differ.
+and beta 1 it reaches .61 and .59 against .56 and .55 of DPO (two seeds); with 600 pairs neither is clearly ahead.
 """
 
 from __future__ import annotations
