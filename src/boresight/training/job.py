@@ -105,6 +105,7 @@ def prepare(recipe: Recipe, reporter: Reporter, *, checkpoint: Path | None = Non
     run that is resumed. Raises InputError for anything that cannot be used.
     """
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
     from accelerate.utils import set_seed
 
     set_seed(recipe.seed)
@@ -114,6 +115,8 @@ def prepare(recipe: Recipe, reporter: Reporter, *, checkpoint: Path | None = Non
     bf16 = recipe.dtype == "bf16" or (
         recipe.dtype == "auto" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     )
+    # accelerate keeps the precision of a process's first run for ever; a later run here may have another.
+    AcceleratorState._reset_state()
     accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no")
     kind: Kind = "score" if objective.takes is PairScores else "causal"
     if recipe.adapter == "qlora" and checkpoint is None:
