@@ -10,7 +10,7 @@ EXAMPLES = "Example: [bold]boresight demo --out demo[/bold]"
 
 
 def demo(
-    out: Annotated[str | None, typer.Option(help="New folder for data, runs and the plot; demo if left out.")] = None,
+    out: Annotated[str | None, typer.Option(help="New folder for data, runs and the report; demo if left out.")] = None,
     seed: Annotated[int, typer.Option(help="Decides data, order and samples.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     json: Annotated[bool, typer.Option("--json", help="For machines: JSON on stdout.")] = False,
@@ -34,7 +34,7 @@ def demo(
             (r.name, *(_interval(i) for i in (r.gold, r.wins, r.kl, r.words, r.accuracy)), round(r.seconds) or None)
             for r in found.results
         ],
-        keep=("model",),
+        keep=("model", "gold reward", "win rate", "KL", "words", "accuracy"),
     )
     output.say(
         "Win rate: gold reward against the base model's answer to the same prompt. KL: to the base model, nats an "
@@ -43,6 +43,7 @@ def demo(
     )
     for line in found.sentences:
         output.say(line)
+    output.say(f"report: {found.report}", "bold", fold=False)
     output.say(f"plot: {found.plot}   runs: {found.folder}   {found.seconds:.0f} s in all", "dim")
 
 
@@ -52,4 +53,4 @@ def _interval(interval: object) -> str | None:
     if not isinstance(interval, Interval):
         return None
     half = max(interval.high - interval.value, interval.value - interval.low)
-    return f"{interval.value:.2f} ± {half:.2f}"
+    return f"{interval.value:.2f}±{half:.2f}"
