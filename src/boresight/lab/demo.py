@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from boresight.lab.gold import length
 from boresight.lab.language import Knobs, LanguageWorld
 from boresight.lab.preferences import ModelSampler
 from boresight.lab.pretrain import base_model
+from boresight.report import report
 from boresight.training.evaluate import evaluate
 from boresight.training.load import hush_transformers
 from boresight.training.reporter import Reporter
@@ -24,8 +26,10 @@ from boresight.training.train import train
 KNOBS = Knobs(label_noise=0.2, length_bias=0.5)
 """A fifth of the labels is wrong, and the annotators like long answers more than the gold reward does."""
 PAIRS, HELD_OUT, PROMPTS = 2000, 400, 400
-OPTIONS = {"lr": 3e-4, "batch": 64, "micro_batch": 64, "epochs": 3.0, "samples": 0, "trackers": "none"}
+OPTIONS = {"lr": 3e-4, "batch": 64, "micro_batch": 64, "epochs": 3.0, "trackers": "none"}
 """The same budget for every method; the learning rate suits a model of 130,000 parameters, not one of billions."""
+LOOKS = {"eval_every": 20, "samples": 6, "sample_tokens": 24}
+"""What is looked at on the way, for the report; it moves no weight."""
 RIVALS: tuple[tuple[str, dict[str, Any]], ...] = (("dpo", {}), ("rdpo-robust", {"eps": 0.2}), ("simpo", {}))
 
 
@@ -49,7 +53,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo found: a row for each model, sentences that say what it comes to, and the plot."""
+    """What the demo found: a row for each model, sentences that say what it comes to, the plot, and the report."""
 
     folder: Path
     results: list[Result] = field(default_factory=list)
@@ -61,11 +65,17 @@ class Demo:
         """The picture that was drawn."""
         return self.folder / "plot.png"
 
+    @property
+    def report(self) -> Path:
+        """The page about the three runs."""
+        return self.folder / "report.html"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for `--json`."""
         return {
             "folder": str(self.folder),
             "plot": str(self.plot),
+            "report": str(self.report),
             "results": [r.to_dict() for r in self.results],
             "sentences": self.sentences,
             "seconds": round(self.seconds, 1),
@@ -75,7 +85,8 @@ class Demo:
 def demo(out: str | Path | None = None, *, seed: int = 0, quiet: bool = False) -> Demo:
     """Pre-train a tiny model (or take it from the cache), make biased preferences, train three methods, compare.
 
-    out: a new folder for data, runs and the plot; by default `demo`, or `demo-2` and so on where that is taken.
+    out: a new folder for data, runs, the plot and the report; by default `demo`, or `demo-2` and so on where that
+    is taken.
     Raises InputError if it exists and holds something.
     """
     folder = Path(out) if out is not None else _free("demo")
@@ -103,11 +114,13 @@ def demo(out: str | Path | None = None, *, seed: int = 0, quiet: bool = False) -
     results = [Result("base", mean(before.gold), mean(before.words))]
     for method, own in RIVALS:
         clock = time.monotonic()
-        words = {**OPTIONS, **own, "method": method, "model": base, "data": train_file, "out": folder / method}
+        words = {**OPTIONS, **LOOKS, **own, "method": method, "model": base, "data": train_file}
+        words |= {"eval_data": test_file, "out": folder / method}
         run = train(**words, seed=seed, quiet=quiet, brief=True)
         results.append(_measure(world, run.folder, test_file, before, seed, time.monotonic() - clock))
     found = Demo(folder, results, _sentences(results), time.monotonic() - started)
     _draw(found)
+    report([folder / method for method, _ in RIVALS], found.report)
     return found
 
 
@@ -146,6 +159,8 @@ def _answers(world: LanguageWorld, model: Path, seed: int) -> _Answers:
 def _measure(world: LanguageWorld, run: Path, test: Path, before: _Answers, seed: int, seconds: float) -> Result:
     after = _answers(world, run / "model", seed)
     held_out = evaluate(run, test, samples=200, sample_tokens=24, batch=64, seed=seed, quiet=True)
+    words = json.dumps(held_out.to_dict(), indent=1, ensure_ascii=False)
+    (run / "evaluation.json").write_text(words, encoding="utf-8")
     pairs = list(zip(after.gold, before.gold, strict=True))
     return Result(
         run.name,
@@ -182,9 +197,11 @@ def _sentences(results: Sequence[Result]) -> list[str]:
             f"its answers are {abs(longer):.0%} {'longer' if longer > 0 else 'shorter'}."
         )
     best = max(trained, key=lambda r: r.gold.value)
-    others = [r for r in trained if r is not best and r.gold.high < best.gold.low]
-    if others:
-        lines.append(f"{best.name} has the highest gold reward, clear of {' and '.join(r.name for r in others)}.")
+    level = [r.name for r in trained if r is not best and r.gold.high >= best.gold.low]
+    behind = [r.name for r in trained if r.gold.high < best.gold.low]
+    said = [f"not told apart from {' and '.join(level)}"] * bool(level)
+    said += [f"clear of {' and '.join(behind)}"] * bool(behind)
+    lines.append(f"{best.name} has the highest gold reward, {', '.join(said)}.")
     lines.append("One seed, one tiny world: this shows that the machinery works, not which method is best.")
     return lines
 

@@ -12,7 +12,7 @@ from typing import Any
 from boresight.errors import BoresightError
 from boresight.objectives import Objective, PairScores
 from boresight.training.method import find_objective
-from boresight.training.redact import without_secrets
+from boresight.training.redact import last_part, without_secrets
 
 MEANINGS = {
     "loss": "the objective, over global counts",
@@ -217,10 +217,8 @@ def _where(path: Any, absent: str = "not recorded") -> str:
 
 
 def _shown(value: Any) -> Any:
-    """Numbers to six digits. A path on somebody's machine is nobody else's business: its last part."""
-    if isinstance(value, str) and (value.startswith(("/", "~", "./", "../")) or re.match(r"[A-Za-z]:[\\/]", value)):
-        return re.split(r"[\\/]", value.rstrip("\\/"))[-1]
-    return f"{value:.6g}" if isinstance(value, float) else value
+    """Numbers to six digits; of a path its last part."""
+    return f"{value:.6g}" if isinstance(value, float) else last_part(value)
 
 
 def _line(value: Any) -> str:

@@ -40,6 +40,13 @@ def without_secrets(value: Any, *, of: str = "") -> Any:
     return _SHAPES.sub(HIDDEN, value) if isinstance(value, str) else value
 
 
+def last_part(value: Any) -> Any:
+    """A path on somebody's machine is nobody else's business: its last part. Anything else stays as it is."""
+    if isinstance(value, str) and (value.startswith(("/", "~", "./", "../")) or re.match(r"[A-Za-z]:[\\/]", value)):
+        return re.split(r"[\\/]", value.rstrip("\\/"))[-1]
+    return value
+
+
 def _hide(value: Any) -> Any:
     return value if value is None or isinstance(value, bool) else HIDDEN
 
