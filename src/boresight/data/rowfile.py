@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from boresight.data.cache import root
 from boresight.data.rowreport import RowsReport
@@ -76,6 +77,15 @@ class Rows:
 
     def __iter__(self) -> Iterator[Row]:
         return (self[i] for i in range(len(self)))
+
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each row's longest sequence, (rows,) int64; no token is read for it."""
+        found = []
+        for number in range(self._reader.num_record_batches):
+            ids = self._reader.get_batch(number).column("ids")
+            each = np.diff(np.asarray(ids.values.offsets))
+            found.append(np.maximum.reduceat(each, np.asarray(ids.offsets)[:-1]))
+        return np.concatenate(found).astype(np.int64)
 
 
 def write_rows(rows: Iterable[Row], path: Path, *, fingerprint: str, report: RowsReport) -> int:

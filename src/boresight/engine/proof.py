@@ -1,0 +1,272 @@
+"""The step-zero proof: what a line of it is, the oracle that lines are held against, and the rows it is made on.
+
+The oracle here is one row at a time, without padding, without an attention mask, evaluation mode, the model's own full
+logits, log-softmax in fp64: nothing of what makes training fast, and nothing of what makes batches possible. Lines
+measure how far the production paths are from it; `proof_paths.PATHS` is the table of these paths.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from boresight.data.tokens import Tokens
+from boresight.engine.dropout import evaluating
+from boresight.engine.headform import bare
+from boresight.engine.padded import TokenLogProbs
+from boresight.engine.scores import ResponseScores
+from boresight.engine.store import ReferenceStore
+from boresight.objectives import LogProbs
+
+Verdict = Literal["holds", "fails", "not applicable", "skipped"]
+Values = list[NDArray[np.float64]]
+"""Per-token log-probs of each sequence, (response length,) in nats; of a reward model one score each, (1,)."""
+
+EXACT = 1e-3
+"""Nats by which one token may move in fp32 between two ways to compute it; measured residuals are near 1e-6."""
+ROUNDED = 0.1
+"""Nats of one token on average over a response, in half precision; measured residuals are near 1e-2."""
+SECONDS = 5.0
+"""What the proof may take, roughly, on its model."""
+TWICE = 4
+"""Sequences about which a reference is asked a second time."""
+_PASSES = 14
+"""Forward passes' worth of work that the proof does on its rows, backward passes counted as two."""
+_LOGITS = 1 << 27
+"""Most logits of one sequence that the oracle makes: 0.5 GiB in fp32."""
+_SPEED = {"cpu": 3e10, "cuda": 5e13}
+"""Floating-point operations a second, a cautious guess: of one CPU thread, of a GPU."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the proof.
+
+    residual, tolerance: of log-probs in nats a token, of losses and gradients relative, otherwise a count.
+    words: what holds; of a line that fails the probable cause. mend: what to do then.
+    """
+
+    name: str
+    verdict: Verdict
+    words: str
+    residual: float | None = None
+    tolerance: float | None = None
+    mend: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For run.json, which knows no NaN: name, residual, tolerance, verdict, words."""
+        finite = self.residual is not None and math.isfinite(self.residual)
+        return {
+            "name": self.name,
+            "residual": self.residual if finite else None,
+            "tolerance": self.tolerance,
+            "verdict": self.verdict,
+            "words": self.words,
+        }
+
+
+def judged(
+    name: str, residual: float, tolerance: float, words: str, cause: Callable[[], str] | str, mend: str = ""
+) -> Line:
+    """A line that holds where residual <= tolerance; NaN never does. `cause` is asked only where it fails."""
+    if residual <= tolerance:
+        return Line(name, "holds", words, residual, tolerance)
+    return Line(name, "fails", cause if isinstance(cause, str) else cause(), residual, tolerance, mend)
+
+
+def absent(name: str, words: str) -> Line:
+    """A line that this run has no use for."""
+    return Line(name, "not applicable", words)
+
+
+@dataclass(frozen=True)
+class Witness:
+    """What the reference itself said of some sequences before the first step; `again`: asked a second time.
+
+    values, again: as from `Reference.compute`, in the order of `tokens`; `again` may be of the first few only.
+    """
+
+    description: str
+    tokens: list[Tokens]
+    values: list[NDArray[np.float32]]
+    again: list[NDArray[np.float32]]
+    tolerance: float
+
+
+def witness(reference: Any, tokens: list[Tokens], compute: Callable[[list[Tokens]], Any] | None = None) -> Witness:
+    """Ask a `Reference` about `tokens`, and about the first few again. compute: instead of the reference's own."""
+    ask = compute or reference.compute
+    return Witness(reference.description, tokens, ask(tokens), ask(tokens[:TWICE]), reference.tolerance)
+
+
+@dataclass
+class Bench:
+    """What the engine's lines are measured on.
+
+    forward: the run's own way to log-probs or scores, given sequences and a pad id. module: what it goes through,
+    wrapped or not. model: the transformers or peft model inside. tokens: the sequences. micro: sequences in one
+    forward pass of the run. autocast: the dtype of mixed precision.
+    """
+
+    forward: Callable[[Sequence[Tokens], int], LogProbs | Tensor]
+    module: nn.Module
+    model: Any
+    tokens: list[Tokens]
+    pad_id: int
+    micro: int
+    autocast: torch.dtype | None = None
+    checkpointing: bool = False
+    store: ReferenceStore | None = None
+    witness: Witness | None = None
+
+    @cached_property
+    def scores(self) -> bool:
+        """Whether the model is a reward model."""
+        return isinstance(inner(self.module), ResponseScores)
+
+    @cached_property
+    def half(self) -> bool:
+        """Whether any of the arithmetic is in half precision."""
+        stored = [p.dtype.itemsize for p in self.model.parameters() if p.is_floating_point()]
+        return self.autocast is not None or min(stored, default=4) < 4
+
+    @cached_property
+    def truth(self) -> Values:
+        """The oracle's values of `tokens`, in the precision of the weights, autocast off."""
+        with torch.no_grad():
+            return self.oracle(self.tokens)
+
+    def oracle(self, tokens: Sequence[Tokens], autocast: torch.dtype | None = None) -> Values:
+        """The oracle's values of any sequences, optionally under autocast."""
+        return [v.detach().cpu().numpy().astype(np.float64) for v in alone(self.module, tokens, autocast)]
+
+    @cached_property
+    def production(self) -> Values:
+        """What the run's own path says of `tokens`, in its own mode and micro-batches."""
+        return self.run(self.tokens)
+
+    def run(self, tokens: Sequence[Tokens], *, micro: int | None = None, pad_id: int | None = None) -> Values:
+        """The same, `micro` sequences at a time, padded with another id."""
+        size, made = micro or self.micro, []
+        with torch.no_grad():
+            for start in range(0, len(tokens), size):
+                part = tokens[start : start + size]
+                made += split(self.forward(part, self.pad_id if pad_id is None else pad_id))
+        return made
+
+    def tolerance(self, exact: float = EXACT, rounded: float = ROUNDED) -> float:
+        """What a residual of `apart` may be: `exact` in fp32, `rounded` where half precision is at work."""
+        return rounded if self.half else exact
+
+    def apart(self, a: Sequence[NDArray[Any]], b: Sequence[NDArray[Any]]) -> float:
+        """How far two sets of values are apart: the largest difference of a token, in nats.
+
+        In half precision, where single tokens may be far off, the largest mean over a response. Infinite where they
+        are not of the same tokens, NaN where one of them is.
+        """
+        if [x.shape for x in a] != [y.shape for y in b]:
+            return math.inf
+        differences = [np.abs(x.astype(np.float64) - y) for x, y in zip(a, b, strict=True) if x.size]
+        each = [float(d.mean() if self.half else d.max()) for d in differences]
+        return max(each, key=lambda d: (math.isnan(d), d), default=0.0)
+
+
+def inner(module: nn.Module) -> TokenLogProbs | ResponseScores:
+    """The module that accelerate, DDP or FSDP wrapped."""
+    return next(m for m in module.modules() if isinstance(m, TokenLogProbs | ResponseScores))
+
+
+def split(values: LogProbs | Tensor) -> Values:
+    """A batch's values as one array a sequence."""
+    if isinstance(values, Tensor):
+        return [np.asarray([v], np.float64) for v in values.detach().double().cpu().numpy()]
+    flat = values.values.detach().double().cpu().numpy()
+    owner = values.owner.cpu().numpy()
+    return [flat[owner == i] for i in range(values.count)]
+
+
+def through(module: nn.Module, function: Callable[[], Tensor]) -> Tensor:
+    """`function()` inside one call of the wrapped module, where DDP and FSDP have the weights at hand."""
+    part = inner(module)
+    own = vars(part).get("forward")
+    part.forward = lambda *_: function()  # type: ignore[method-assign]
+    try:
+        result: Tensor = module(torch.zeros(1, device=next(part.parameters()).device))
+    finally:
+        del part.forward
+        if own is not None:
+            part.forward = own  # type: ignore[method-assign]
+    return result
+
+
+def alone(module: nn.Module, tokens: Sequence[Tokens], autocast: torch.dtype | None = None) -> list[Tensor]:
+    """The oracle: each sequence by itself, nothing padded, nothing masked. Values in fp64; gradients flow if wanted.
+
+    A reward model's score is that of transformers, which takes the last token where it is told of no pad id.
+    """
+    part = inner(module)
+    model, device = part.model, next(part.parameters()).device
+    scored = isinstance(part, ResponseScores)
+
+    def one(sequence: Tokens) -> Tensor:
+        ids = torch.from_numpy(sequence.ids).long().unsqueeze(0).to(device)
+        if scored:
+            return model(input_ids=ids).logits[0, :1].double()
+        at = torch.from_numpy(np.flatnonzero(sequence.mask)).to(device)
+        rows = model(input_ids=ids, use_cache=False).logits[0, at - 1].double()
+        return rows.log_softmax(1).gather(1, ids[0, at].unsqueeze(1)).squeeze(1)
+
+    cast = torch.autocast(device.type, autocast) if autocast is not None else nullcontext()
+    with evaluating(module), cast, _no_pad_id(model if scored else None):
+        flat = through(module, lambda: torch.cat([one(sequence) for sequence in tokens]))
+    return list(flat.split([1 if scored else t.response_length for t in tokens]))
+
+
+@contextmanager
+def _no_pad_id(model: Any) -> Iterator[None]:
+    config = None if model is None else bare(model).config.get_text_config()
+    before = getattr(config, "pad_token_id", None)
+    try:
+        if config is not None:
+            config.pad_token_id = None
+        yield
+    finally:
+        if config is not None:
+            config.pad_token_id = before
+
+
+def proof_rows(lengths: NDArray[np.int64], sides: int, model: Any, *, count: int = 4, seed: int = 0) -> list[int]:
+    """Which rows the proof is made on: the shortest, the longest that it can afford, and some between.
+
+    lengths: (rows,) tokens of each row's longest sequence. sides: sequences a row. What it can afford follows from
+    the model's size and the machine alone, so that all processes choose alike: about SECONDS of work, and full logits
+    of one sequence within half a GiB.
+    """
+    device = next(model.parameters()).device.type
+    speed = _SPEED.get(device, _SPEED["cuda"]) * (torch.get_num_threads() if device == "cpu" else 1)
+    size = sum(p.numel() for p in model.parameters())
+    vocabulary = int(bare(model).config.get_text_config().vocab_size)
+    left = SECONDS * speed / (2 * _PASSES * max(1, size))
+    longest = min(_LOGITS // vocabulary, int(lengths.max()))
+    order = np.argsort(lengths, kind="stable")
+    chosen = [int(order[0])]
+    left -= sides * int(lengths[order[0]])
+    drawn = np.random.default_rng(seed).permutation(len(lengths))[: 64 * count]
+    fits = order[: int(np.searchsorted(lengths[order], min(longest, left / max(1, sides)), side="right"))]
+    for row in [*fits[-1:].tolist(), *drawn.tolist()]:
+        if len(chosen) == count:
+            break
+        cost = sides * int(lengths[row])
+        if row not in chosen and cost <= left and lengths[row] <= longest:
+            chosen.append(row)
+            left -= cost
+    return chosen

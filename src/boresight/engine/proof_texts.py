@@ -1,0 +1,280 @@
+"""Lines of the proof about the rows: ids, masks, ends and beginnings, read back from what will be trained on.
+
+The mask is checked without the renderer's offsets: what stands before it must be the prompt as generation would see
+it, and what it covers, decoded, must be the response's own text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from boresight.data.example import Example
+from boresight.data.render import Content, Encoded, Renderer
+from boresight.data.rows import wanted
+from boresight.data.spans import Refused, as_messages, content_of, wanted_turns
+from boresight.data.tokens import Row, Tokens
+from boresight.engine.headform import bare
+from boresight.engine.proof import Line, judged
+from boresight.errors import InputError
+
+
+@dataclass(frozen=True)
+class Text:
+    """A sequence that will be trained on, and what it should be. same: rendered again, it is the same, mask and all."""
+
+    tokens: Tokens
+    prompt: Content
+    response: Content
+    source: str
+    same: bool
+
+
+def texts(rows: Sequence[Row], examples: Sequence[Example], renderer: Renderer, **kinds: Any) -> list[Text]:
+    """The rows' sequences beside the responses they were made of; `kinds` as `data.rows.wanted` takes them."""
+    found = []
+    for row, example in zip(rows, examples, strict=True):
+        wants = wanted(example, **kinds)
+        used = [i for w in wants for i in ((w.chosen, w.rejected) if kinds["kind"] == "pairs" else (w[0],))]
+        used = sorted(set(used)) if kinds["kind"] == "pairs" else used
+        group = renderer.group(example.prompt, [example.responses[i] for i in used])
+        made = [(e.tokens, example.responses[i]) for i, e in zip(used, group, strict=True) if isinstance(e, Encoded)]
+        for tokens in row.sequences[: 2 if kinds["kind"] == "pairs" else 1]:
+            if not made:
+                continue
+            best, response = max(made, key=lambda m, t=tokens: _likeness(m[0], t))  # type: ignore[misc]
+            same = best.key() == tokens.key() and best.ends == tokens.ends
+            source = row.source or f"example {row.index}"
+            found.append(Text(tokens, example.prompt, content_of(response), source, same))
+    return found
+
+
+def _likeness(a: Tokens, b: Tokens) -> tuple[bool, bool, int]:
+    length = min(len(a), len(b))
+    common = int((np.cumprod(a.ids[:length] == b.ids[:length])).sum())
+    return a.key() == b.key(), np.array_equal(a.ids, b.ids), common
+
+
+def text_lines(seen: list[Text], renderer: Renderer, ends: Sequence[int], pad_id: int, model: Any) -> Iterator[Line]:
+    """Five lines: the ids agree; the mask is the response; one end; one beginning; rows rendered again are the same."""
+    yield ids_line(seen, renderer, ends, pad_id, model)
+    yield mask_line(seen, renderer)
+    yield end_line(seen, ends)
+    yield begin_line(seen, renderer)
+    again = [t for t in seen if not t.same]
+    dated = "strftime_now" in str(getattr(renderer.template, "source", ""))
+    first = again[0].source if again else ""
+    yield judged(
+        "rows as rendered",
+        float(0 if dated else len(again)),
+        0.0,
+        f"{len(seen) - len(again)} of {len(seen)} sequences come out again"
+        + (" (the template writes the date)" if dated and again else ""),
+        f"{len(again)} of {len(seen)} sequences are not what this tokenizer and template make of the data ({first})",
+        "the rows were made by another tokenizer or template, or altered: delete the cache folder's rows",
+    )
+
+
+# ---- ids
+
+
+def ids_line(seen: list[Text], renderer: Renderer, ends: Sequence[int], pad_id: int, model: Any) -> Line:
+    """Tokenizer, configuration, generation settings and rows mean the same tokens."""
+    tokenizer, base = renderer.tokenizer, bare(model)
+    embedded = int(base.get_input_embeddings().weight.shape[0])
+    known = {s: _ids(getattr(base.config.get_text_config(), f"{s}_token_id", None)) for s in ("bos", "eos", "pad")}
+    stops = _ids(getattr(getattr(base, "generation_config", None), "eos_token_id", None)) | known["eos"]
+    problems: list[str] = []
+    notes: list[str] = []
+
+    def called(ids: set[int]) -> str:
+        return ", ".join(f"{i} {tokenizer.convert_ids_to_tokens(i)!r}" for i in sorted(ids) if i < len(tokenizer))
+
+    if len(tokenizer) > embedded:
+        problems.append(f"the tokenizer has {len(tokenizer)} tokens and the model embeds {embedded}")
+    highest = max((int(t.tokens.ids.max()) for t in seen), default=0)
+    if highest >= min(embedded, len(tokenizer)):
+        problems.append(f"the rows hold id {highest}, of {min(embedded, len(tokenizer))}")
+    outside = sorted(i for i in known["bos"] | known["eos"] | known["pad"] | stops if not 0 <= i < embedded)
+    if outside:
+        problems.append(f"the model's configuration names token {outside[0]}, of {embedded}")
+    eos, bos = tokenizer.eos_token_id, tokenizer.bos_token_id
+    taught = {int(t.tokens.ids[t.tokens.mask][-1]) for t in seen if t.tokens.ends and t.tokens.mask.any()}
+    if stops and eos is not None and eos not in stops:
+        words = f"EOS is {called({eos})} for the tokenizer and {called(stops) or sorted(stops)} for the model"
+        (notes if taught and taught <= stops else problems).append(words)
+    elif stops and taught - stops:
+        notes.append(f"rows end in {called(taught - stops)}, at which generation does not stop: set eos_token_id")
+    begins = {int(t.tokens.ids[0]) for t in seen}
+    if bos is not None and known["bos"] and bos not in known["bos"]:
+        words = f"BOS is {called({bos})} for the tokenizer and {called(known['bos'])} for the model"
+        (problems if begins == {bos} else notes).append(words)
+    if pad_id == eos:
+        notes.append("pad is EOS, which does no harm: masks come from positions")
+    elif known["pad"] and pad_id not in known["pad"]:
+        notes.append(f"pad is {pad_id} here and {sorted(known['pad'])[0]} in the configuration: no harm")
+    return judged(
+        "ids agree",
+        float(len(problems)),
+        0.0,
+        "; ".join(notes) or "tokenizer, model and rows agree on them",
+        f"another tokenizer? {'; '.join(problems)}",
+        "save the model's own tokenizer beside it, or set the ids in config.json and generation_config.json",
+    )
+
+
+def _ids(value: Any) -> set[int]:
+    return set() if value is None else {int(v) for v in (value if isinstance(value, list | tuple) else [value])}
+
+
+# ---- mask
+
+
+def mask_line(seen: list[Text], renderer: Renderer) -> Line:
+    """The mask covers the response's tokens, and none of the prompt's."""
+    wrong, worst, untold = [], 0, 0
+    for text in seen:
+        off, words = _mask_of(text, renderer)
+        untold += off is None
+        if off:
+            wrong.append(f"{text.source}: {words}")
+            worst = max(worst, off)
+    told = len(seen) - untold
+    return judged(
+        "mask",
+        float(worst),
+        0.0,
+        f"exactly the response, in {told} sequences" + (f" ({untold} are rewritten by the template)" if untold else ""),
+        f"the mask is off by {worst} tokens in {len(wrong)} of {len(seen)} sequences: {wrong[0] if wrong else ''}",
+        "the template or the renderer moves the seam between prompt and response: look at `boresight check`",
+    )
+
+
+def _mask_of(text: Text, renderer: Renderer) -> tuple[int | None, str]:
+    """(tokens that the mask is off by, in words); None if the template rewrites the response beyond comparison."""
+    tokens, tokenizer = text.tokens, renderer.tokenizer
+    before = as_messages(text.prompt, "user")
+    messages = before + as_messages(text.response, "assistant")
+    try:
+        turns = wanted_turns(messages, len(before), renderer.spans)
+        start = renderer.prompt_ids(text.prompt if turns[0] == len(before) else messages[: turns[0]])
+    except (Refused, InputError):
+        start = None
+        turns = []
+    first = int(tokens.mask.argmax())
+    exact = start is not None and _prompt_stands(tokens, first, start.tolist(), renderer)
+    if start is not None and exact is False:
+        return max(1, abs(first - len(start))), f"it begins at token {first}, the prompt ends at {len(start)}"
+    if not turns:
+        return None, ""
+    covered = _letters(tokenizer, tokens.ids[tokens.mask].tolist())
+    said = "".join(
+        _letters(tokenizer, tokenizer(messages[i].content, add_special_tokens=False)["input_ids"]) for i in turns
+    )
+    if covered == said or (not tokens.ends and said.startswith(covered)):
+        return 0, ""
+    if said.startswith(covered) and covered:
+        return _count(tokenizer, said[len(covered) :]), f"it ends before {said[len(covered) :][:20]!r}"
+    if exact:
+        return (0, "") if said in covered else (None, "")
+    if said in covered:
+        return _count(
+            tokenizer, covered.replace(said, "", 1)
+        ), f"it covers {covered.replace(said, '', 1)[:20]!r} as well"
+    if covered in said:
+        return _count(tokenizer, said.replace(covered, "", 1)), f"it leaves out {said.replace(covered, '', 1)[:20]!r}"
+    return None, ""
+
+
+def _prompt_stands(tokens: Tokens, first: int, start: list[int], renderer: Renderer) -> bool | None:
+    """Whether exactly the prompt stands before the mask; None if the template writes it otherwise in training."""
+    ids, tokenizer = tokens.ids.tolist(), renderer.tokenizer
+    before = ids[:first]
+    marked = bool(getattr(renderer.template, "marked", False))
+    if before == start or (marked and before[: len(start)] == start):
+        return True
+    if renderer.max_length is not None and len(before) < len(start):
+        kept = before[_leading(before, tokenizer.bos_token_id) :]
+        if start[len(start) - len(kept) :] == kept and len(tokens) >= min(renderer.max_length, len(start)):
+            return True
+    prompt, shown = _decoded(tokenizer, start), _decoded(tokenizer, before)
+    if prompt == shown and len(before) <= len(start):
+        return True
+    if prompt.startswith(shown):
+        rest, joined = prompt[len(shown) :], _decoded(tokenizer, ids[: first + 1])[len(shown) :]
+        if joined.startswith(rest) and len(joined) > len(rest) and first + 1 < len(ids):
+            return True  # one token holds the end of the prompt and the beginning of the response
+    return False if _decoded(tokenizer, ids).startswith(prompt) else None
+
+
+def _decoded(tokenizer: Any, ids: list[int]) -> str:
+    return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def _letters(tokenizer: Any, ids: list[int]) -> str:
+    """The text without special tokens and white space, which templates and tokenizers change at the edges."""
+    text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return "".join(str(text).split())
+
+
+def _count(tokenizer: Any, text: str) -> int:
+    return max(1, len(tokenizer(text, add_special_tokens=False)["input_ids"]))
+
+
+def _leading(ids: Sequence[int], token: int | None) -> int:
+    return next((i for i, t in enumerate(ids) if t != token), len(ids))
+
+
+# ---- ends and beginnings
+
+
+def end_line(seen: list[Text], ends: Sequence[int]) -> Line:
+    """A response that is whole ends in one end-of-turn; one that does not is declared cut."""
+    missing, extra, cut = [], [], 0
+    for text in seen:
+        trained = text.tokens.ids[text.tokens.mask]
+        closing = _leading_ends(trained[::-1].tolist(), set(ends))
+        cut += not text.tokens.ends
+        if text.tokens.ends and not closing:
+            missing.append(text.source)
+        elif closing > 1:
+            extra.append(text.source)
+    found = []
+    if missing:
+        found.append(f"the end-of-turn is missing in {len(missing)} of {len(seen)} responses ({missing[0]})")
+    if extra:
+        found.append(f"{len(extra)} of {len(seen)} responses end more than once ({extra[0]})")
+    words = "every response ends once" if not cut else f"{cut} of {len(seen)} are declared cut, the others end once"
+    if seen and cut == len(seen):
+        words = "no response ends: nothing teaches the model to stop"
+    return judged(
+        "one end",
+        float(len(missing) + len(extra)),
+        0.0,
+        words,
+        "; ".join(found),
+        "the end-of-turn comes from the template or is appended once: look for it in the data, and in the template",
+    )
+
+
+def _leading_ends(ids: list[int], ends: set[int]) -> int:
+    return next((i for i, t in enumerate(ids) if t not in ends), len(ids))
+
+
+def begin_line(seen: list[Text], renderer: Renderer) -> Line:
+    """BOS stands at the beginning once, or not at all."""
+    bos = renderer.tokenizer.bos_token_id
+    counts = [0 if bos is None else _leading(t.tokens.ids.tolist(), bos) for t in seen]
+    double = [t.source for t, n in zip(seen, counts, strict=True) if n > 1]
+    words = "no row begins with it" if not any(counts) else "once in each row"
+    return judged(
+        "BOS at most once",
+        float(max([0, *counts])),
+        1.0,
+        words if all(n == counts[0] for n in counts) else f"{sum(counts)} of {len(seen)} rows begin with it",
+        f"{max([0, *counts])} BOS at the beginning of {len(double)} of {len(seen)} rows (first: {''.join(double[:1])})",
+        "the template and the tokenizer both write it, or the data does: leave one of them",
+    )
