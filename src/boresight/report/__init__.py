@@ -9,11 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from boresight.report.view import view as view
+    from boresight.report.serve import view as view
     from boresight.report.write import Report as Report
     from boresight.report.write import report as report
 
-_WHERE = {"Report": "boresight.report.write", "report": "boresight.report.write", "view": "boresight.report.view"}
+_WHERE = {"Report": "boresight.report.write", "report": "boresight.report.write", "view": "boresight.report.serve"}
 
 __all__ = ["Report", "report", "view"]
 

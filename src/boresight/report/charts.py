@@ -10,7 +10,7 @@ from boresight.report.series import Curve, Point
 from boresight.report.words import number
 
 WIDTH, HEIGHT = 400, 236
-LEFT, RIGHT, TOP, BOTTOM = 50, 12, 10, 32
+LEFT, RIGHT, TOP, BOTTOM = 50, 20, 10, 32
 TIPS = 40
 """Points of a line that tell their value under the pointer."""
 
@@ -87,10 +87,10 @@ def chart(
 ) -> Chart | None:
     """Lay curves out. marks: values to mark by a line across, with a word. between: two curves to shade between.
 
-    None where no curve has a finite point.
+    None where no curve has two finite points: a single figure is in the table already.
     """
     shown = [d for d in drawn if any(isfinite(y) for _, y in d.curve.points)]
-    if not shown:
+    if not any(sum(isfinite(y) for _, y in d.curve.points) > 1 for d in shown):
         return None
     frame = _frame(shown, [v for v, _ in marks])
     lost = sum(d.curve.lost for d in shown)
@@ -120,8 +120,7 @@ def _frame(drawn: Sequence[Drawn], marks: Sequence[float]) -> Frame:
     # Numbers near the end of the range would overflow on the way to a place; no picture needs them.
     y0, y1 = max(y0, -1e300), min(y1, 1e300)
     if y1 - y0 < 1e-12 * max(abs(y0), abs(y1), 1e-300):
-        room = abs(y0) * 0.1 or 1.0
-        y0, y1 = y0 - room, y1 + room
+        y0, y1 = min(0.0, y0), max(0.0, y1) or 1.0  # a value that never moves is shown against 0
     marked = ticks(y0, y1, 5)
     room = 0.04 * (y1 - y0)
     return Frame(x0, x1 if x1 > x0 else x0 + 1, y0 - room, y1 + room, marked)

@@ -74,16 +74,18 @@ def report_page(records: Sequence[Record], budget: Budget | None = None, **more:
     """The report on these runs. more: values for the template that the live view sets."""
     budget = budget or Budget()
     found = groups(records)
+    sections = tables.figures(found)
     return page(
         "report.html",
         title=" · ".join(g.label for g in found[:4]) + (" …" if len(found) > 4 else ""),
         groups=[{"label": g.label, "tone": plots.tone(k), "n": len(g.records)} for k, g in enumerate(found)],
         runs=[about(r, budget) for r in records],
-        figures=tables.figures(found),
+        figures=sections,
         differing={k: [last_part(v) for v in row] for k, row in differing(found).items()} if len(found) > 1 else {},
         fair=_fair(found),
         alarms=_alarms(records, budget.alarms),
         charts=plots.charts(found, budget.points),
+        intervals=any(c.interval for s in sections for row in s.rows for c in row.cells),
         whisker=tables.WHISKER,
         made=_date(time.time()),
         **({"live": None} | more),
@@ -93,14 +95,14 @@ def report_page(records: Sequence[Record], budget: Budget | None = None, **more:
 def about(record: Record, budget: Budget) -> dict[str, Any]:
     """What the template says of one run."""
     proof, no_proof = tables.proof(record)
-    facts = record.facts
+    facts, words = record.facts, record.evaluation.get("words")
     return {
         "name": record.name,
         "method": record.method,
         "state": state(record),
-        "finished": record.finished,
+        "look": look(record),
         "facts": _facts(record),
-        "evaluation": [str(w) for w in record.evaluation.get("words") or [] if isinstance(w, str)][:5],
+        "evaluation": [w for w in words if isinstance(w, str)][:5] if isinstance(words, list) else [],
         "settings": tables.settings(record),
         "recipe": tables.recipe(record),
         "versions": sorted((str(k), v) for k, v in (facts.get("versions") or {}).items())[: tables.MOST],
@@ -153,6 +155,14 @@ def state(record: Record) -> str:
         f"not finished: it says that it is running, {at}, but its last word is of {_date(record.touched)}. If no "
         f"process is at work on it, it broke off: boresight train --resume --out {record.folder.name} goes on with it"
     )
+
+
+def look(record: Record) -> str:
+    """good for a run that finished, bad for one that broke off, nothing for one that is under way."""
+    if record.finished:
+        return "good"
+    quiet = time.time() - record.touched >= QUIET
+    return "bad" if quiet or record.stopped is not None or record.facts["state"] != "running" else ""
 
 
 def _facts(record: Record) -> list[tuple[str, Any]]:

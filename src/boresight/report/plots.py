@@ -64,7 +64,7 @@ LENGTHS = Split(
 )
 
 SINGLES = (
-    Single("loss", "Loss", "The objective, over global counts; methods' losses are not on one scale."),
+    Single("loss", "Loss", "The objective, over global counts."),
     Single("accuracy", "Accuracy", "Share of pairs with a positive margin, ties half."),
     Single("margin", "Margin", "Chosen over rejected, in nats a pair as the method defines it.", zero=True),
     Single("kl", "KL", "Divergence from the reference, in nats a response.", zero=True),
@@ -101,7 +101,8 @@ def tone(place: int) -> str:
 def _single(spec: Single, groups: Sequence[Group], most: int) -> Chart | None:
     drawn = []
     for k, group in enumerate(groups):
-        name = group.label if len(groups) > 1 else "training"
+        alone = "samples" if spec.key.startswith("sample_") else "training"
+        name = group.label if len(groups) > 1 else alone
         for key, label, dashed in ((spec.key, name, False), (f"eval_{spec.key}", f"{name}{HELD_OUT}", True)):
             found = curve(group, key, most)
             if found:
@@ -112,7 +113,8 @@ def _single(spec: Single, groups: Sequence[Group], most: int) -> Chart | None:
     marks = [(0.0, "")] if spec.zero else []
     if spec.key == "loss" and len(groups) == 1:
         marks += _at_zero(groups[0])
-    return chart(spec.title, spec.note + _bands(drawn), drawn, marks=marks)
+    scales = " The losses of different methods are not on one scale." if spec.key == "loss" and len(groups) > 1 else ""
+    return chart(spec.title, spec.note + scales + _bands(drawn), drawn, marks=marks)
 
 
 def _split(spec: Split, group: Group, most: int, of: str) -> Chart | None:

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from boresight.errors import BoresightError, InputError
-from boresight.report.page import page, policy, report_page, state
+from boresight.report.page import look, page, policy, report_page, state
 from boresight.report.runs import Record, find_runs, read_run
 from boresight.report.words import as_number
 
@@ -115,7 +115,7 @@ class Viewer:
         return empty | {
             "method": record.method,
             "state": state(record),
-            "finished": record.finished,
+            "look": look(record),
             "under_way": _under_way(record),
             "step": record.step,
             "steps": record.steps,
