@@ -125,7 +125,7 @@ def _over_seeds(found: Sequence[Interval | None]) -> tuple[Interval, str] | None
     there = [i for i in found if i is not None and isfinite(i.value)]
     if len(there) > 1:
         return mean([i.value for i in there]), f"{len(there)} seeds"
-    return (there[0], f"n = {there[0].n:,}") if there else None
+    return (there[0], f"n={there[0].n:,}") if there else None
 
 
 def _row(name: str, meaning: str, found: Sequence[tuple[Interval, str] | None]) -> Row:
@@ -142,7 +142,7 @@ def _row(name: str, meaning: str, found: Sequence[tuple[Interval, str] | None]) 
             continue
         i, of = one
         bounded = isfinite(i.low) and isfinite(i.high)
-        words = f"[{number(i.low)}, {number(i.high)}] {of}" if bounded else ""
+        words = f"[{i.low:.3g}, {i.high:.3g}] {of}" if bounded else ""
         drawn = high > low and bounded
         cells.append(
             Cell(number(i.value), words, *(place(v) for v in (i.low, i.high, i.value)))
