@@ -28,12 +28,15 @@ class Reference:
     description: in words, for people. fingerprint: of weights, adapter, compute dtype and engine version; the name of
     its folder in a store. compute: sequences -> per-token log-probs of each response, (response length,) float32.
     tolerance: nats by which one token's log-prob may move with the batch it is computed in; for `verify`.
+    model, switch: the model that computes and the context in which it is the reference, for who has to wrap it anew.
     """
 
     description: str
     fingerprint: str
     compute: Callable[[list[Tokens]], list[NDArray[np.float32]]]
     tolerance: float
+    model: Any = None
+    switch: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 def resolve_reference(
@@ -146,7 +149,7 @@ def _build(
     stored = next(p.dtype for p in model.parameters() if p.is_floating_point())
     lowest = autocast_dtype or stored
     fingerprint = combine(at_start, f"autocast {autocast_dtype}", f"engine {ENGINE_VERSION}")
-    return Reference(description, fingerprint, compute, 0.25 if lowest.itemsize < 4 else 1e-3)
+    return Reference(description, fingerprint, compute, 0.25 if lowest.itemsize < 4 else 1e-3, model, switch)
 
 
 def _named_adapter(model: Any, what: str) -> str:

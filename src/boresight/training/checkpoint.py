@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,50 +15,74 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from boresight.errors import RunError
+from boresight.training.distributed import is_split, like, whole
+from boresight.training.folder import writing
 
 MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands: steps done, what the alarms remember, and the metrics summed since the last line."""
+    """Where a run stands.
+
+    step: steps done. alarms: what the alarms remember. meter: metrics summed since the last line. metrics, raised: the
+    newest metrics and the alarms so far, in words. micro_batch: rows at once, if less than the recipe says.
+    seconds: time spent.
+    """
 
     step: int = 0
     alarms: Mapping[str, Any] | None = None
     meter: Mapping[str, list[float]] | None = None
+    metrics: Mapping[str, float] | None = None
+    raised: Sequence[str] = ()
+    micro_batch: int | None = None
+    seconds: float = 0.0
 
 
 def save(
-    folder: Path, *, model: Any, tokenizer: Any, optimizer: Any, names: dict[int, str], progress: Progress, card: str
+    folder: Path,
+    *,
+    model: Any,
+    tokenizer: Any,
+    optimizer: Any,
+    progress: Progress,
+    card: str,
+    main: bool = True,
 ) -> None:
     """Write a checkpoint: the model as `save_pretrained` does, optimizer state and progress under `training/`.
 
-    names: parameter name by id(parameter), so that the optimizer's state is stored by name.
+    optimizer: its state is stored by parameter name; None to store the model alone. main: of many processes one writes;
+    where the model is split over them all of them have to call this, since each brings its part.
+    Raises RunError where there is no space left; the folder is then what it was.
     """
+    weights = _weights(model, main)
+    state = _optimizer_state(model, optimizer, main) if optimizer is not None else {}
+    if not main:
+        return
     aside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
-    (aside / "training").mkdir(parents=True)
-    model.save_pretrained(aside)
-    tokenizer.save_pretrained(aside)
-    (aside / "README.md").write_text(card, encoding="utf-8")
-    if optimizer is not None:
-        tensors = {
-            f"{names[id(p)]}|{key}": torch.as_tensor(value).detach().cpu().contiguous()
-            for p, state in optimizer.state.items()
-            for key, value in state.items()
-        }
-        save_file(tensors, aside / "training" / "optimizer.safetensors")
-        (aside / "training" / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
-    else:
-        (aside / "training").rmdir()
-    files = sorted(p for p in aside.rglob("*") if p.is_file())
-    manifest = {str(p.relative_to(aside)): _digest(p) for p in files}
-    (aside / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    for path in (*files, aside / MANIFEST):
-        _sync(path)
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
-    _sync(folder.parent)
+    try:
+        with writing(folder):
+            (aside / "training").mkdir(parents=True)
+            model.save_pretrained(aside, **({"state_dict": weights} if weights is not None else {}))
+            tokenizer.save_pretrained(aside)
+            (aside / "README.md").write_text(card, encoding="utf-8")
+            if optimizer is not None:
+                save_file(state, aside / "training" / "optimizer.safetensors")
+                (aside / "training" / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
+            else:
+                (aside / "training").rmdir()
+            files = sorted(p for p in aside.rglob("*") if p.is_file())
+            manifest = {str(p.relative_to(aside)): _digest(p) for p in files}
+            (aside / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+            for path in (*files, aside / MANIFEST, *(p for p in aside.rglob("*") if p.is_dir()), aside):
+                _sync(path)
+            remove(folder)
+            aside.rename(folder)
+            _sync(folder.parent)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
 
 
 def verify(folder: Path) -> None:
@@ -73,41 +97,93 @@ def verify(folder: Path) -> None:
             raise RunError(f"{path} is missing or altered", mend="use an earlier checkpoint")
 
 
-def newest(checkpoints: Path, note: Any = None) -> Path | None:
-    """The newest whole checkpoint of a run; damaged ones are passed over with a note."""
+def newest(checkpoints: Path, note: Callable[..., None] | None = None) -> Path | None:
+    """The newest whole checkpoint of a run; damaged ones are passed over with a note. None if there is no whole one."""
     for folder in sorted(checkpoints.glob("step-*"), reverse=True):
         try:
             verify(folder)
         except RunError as error:
-            if note:
-                note(f"{error.what}: the checkpoint before it is used")
+            if note is not None:
+                note(f"{error.what}: this checkpoint is damaged and passed over", style="yellow")
             continue
         return folder
     return None
 
 
 def load_progress(folder: Path) -> Progress:
-    """What `save` wrote of the run's progress."""
-    return Progress(**json.loads((folder / "training" / "progress.json").read_text(encoding="utf-8")))
+    """What `save` wrote of the run's progress. Raises RunError if another version of Boresight wrote it."""
+    path = folder / "training" / "progress.json"
+    try:
+        return Progress(**json.loads(path.read_text(encoding="utf-8")))
+    except TypeError as error:
+        raise RunError(f"{path} is of another version: {error}", mend="resume with the version that wrote it") from None
 
 
-def load_optimizer(folder: Path, optimizer: Any, names: dict[int, str]) -> None:
-    """Put a checkpoint's optimizer state back, by parameter name."""
+def load_optimizer(folder: Path, optimizer: Any, model: Any) -> None:
+    """Put a checkpoint's optimizer state back, by parameter name, whatever the number of processes was."""
     stored: dict[str, dict[str, torch.Tensor]] = {}
     for key, value in load_file(folder / "training" / "optimizer.safetensors").items():
         name, _, what = key.rpartition("|")
         stored.setdefault(name, {})[what] = value
+    names = _names(model)
     for group in optimizer.param_groups:
         for p in group["params"]:
             if names[id(p)] in stored:
                 state = stored[names[id(p)]]
-                optimizer.state[p] = {k: v if k == "step" else v.to(p.device, p.dtype) for k, v in state.items()}
+                optimizer.state[p] = {k: v if k == "step" else like(v, p) for k, v in state.items()}
 
 
 def prune(checkpoints: Path, keep: int) -> None:
     """Delete all but the newest `keep` checkpoints."""
     for folder in sorted(checkpoints.glob("step-*"))[:-keep]:
-        shutil.rmtree(folder)
+        remove(folder)
+
+
+def remove(folder: Path) -> None:
+    """Delete a checkpoint. It loses its name first, so that a kill leaves no half of it behind under that name."""
+    doomed = folder.with_name(f".{folder.name}.removed")
+    shutil.rmtree(doomed, ignore_errors=True)
+    if folder.exists():
+        folder.rename(doomed)
+        shutil.rmtree(doomed)
+
+
+def sweep(checkpoints: Path) -> None:
+    """Delete what a kill left half-written or half-removed."""
+    for rest in (*checkpoints.glob(".step-*.partial"), *checkpoints.glob(".step-*.removed")):
+        shutil.rmtree(rest, ignore_errors=True)
+
+
+def _names(model: Any) -> dict[int, str]:
+    return {id(p): name for name, p in model.named_parameters()}
+
+
+def _weights(model: Any, main: bool) -> dict[str, torch.Tensor] | None:
+    """The whole state of a model that is split, gathered tensor by tensor; None where `save_pretrained` sees it all."""
+    if not any(is_split(p) for p in model.parameters()):
+        return None
+    adapter = hasattr(model, "peft_config")
+    gathered: dict[int, torch.Tensor] = {}
+    state = model.state_dict(keep_vars=True)
+    for name, tensor in state.items():
+        if adapter and not tensor.requires_grad:
+            continue  # the base is not written
+        if id(tensor) not in gathered:
+            here = whole(tensor.detach())
+            gathered[id(tensor)] = here.cpu() if main else here.new_empty(0)
+        state[name] = gathered[id(tensor)]
+    return dict(state)
+
+
+def _optimizer_state(model: Any, optimizer: Any, main: bool) -> dict[str, torch.Tensor]:
+    names = _names(model)
+    tensors: dict[str, torch.Tensor] = {}
+    for p, state in optimizer.state.items():
+        for key, value in state.items():
+            here = whole(torch.as_tensor(value).detach())
+            if main:
+                tensors[f"{names[id(p)]}|{key}"] = here.cpu().contiguous()
+    return tensors
 
 
 def _digest(path: Path) -> str:

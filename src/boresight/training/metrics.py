@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from boresight.objectives import LogProbs, PairLogProbs, PairScores, ResponseLogProbs
+from boresight.training.distributed import add_up
 
 Counted = tuple[Tensor, Tensor | None]
 """Values (examples,) and what each counts as (None: one each)."""
@@ -28,14 +29,18 @@ class Meter:
             both = torch.stack([value.detach()[live].double().sum(), weight[live].double().sum()]).cpu()
             self._sums[name] = self._sums[name] + both if name in self._sums else both
 
+    def merge(self, other: Meter) -> None:
+        """Add what another meter holds."""
+        for name, both in other._sums.items():
+            self._sums[name] = self._sums[name] + both if name in self._sums else both
+
     def sums(self, accelerator: Any) -> dict[str, list[float]]:
         """Sum and count of each name over all processes, as they stand."""
         names = sorted(self._sums)
         if not names:
             return {}
         total = torch.stack([self._sums[n] for n in names])
-        if accelerator.num_processes > 1:
-            total = accelerator.reduce(total.to(accelerator.device), reduction="sum").cpu()
+        total = add_up(accelerator, total)
         return {n: both.tolist() for n, both in zip(names, total, strict=True)}
 
     def reduce(self, accelerator: Any) -> dict[str, float]:

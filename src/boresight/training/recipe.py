@@ -68,6 +68,8 @@ class Recipe(BaseModel):
     clip: float = _given("1 is the usual bound; 0 is off", "largest gradient norm", 1.0, ge=0)
     dtype: Literal["auto", "fp32", "bf16"] = _given("bf16 on a GPU that has it, else fp32", "arithmetic", "auto")
     gradient_checkpointing: bool = _given("off: memory is traded for time", "recompute activations", False)
+    shard: bool = _given("each process holds it all", "split the model over the processes (FSDP2)", False)
+    proof: Literal["on", "off"] = _given("design, promise 4: a run proves itself", "step-zero proof", "on")
     seed: int = _given("fixed, so that a run repeats", "decides order, adapters and samples", 0, ge=0)
 
     log_every: int = _given("often enough to see", "steps between lines of metrics", 10, ge=1)
@@ -86,6 +88,11 @@ class Recipe(BaseModel):
         if not value.strip():
             raise ValueError("must not be empty")
         return value
+
+    @field_validator("proof", mode="before")
+    @classmethod
+    def _as_yaml_reads_it(cls, value: Any) -> Any:
+        return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
     @model_validator(mode="before")
     @classmethod

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from boresight.errors import InputError
+from boresight.training.distributed import abandon, is_main
+from boresight.training.folder import RunFolder
+from boresight.training.memory import exhausted, out_of_memory
 from boresight.training.recipe import Recipe
 from boresight.training.reporter import Reporter
 from boresight.training.trackers import check_names
@@ -37,7 +38,7 @@ class Run:
         """Plain values, for `--json`."""
         return {
             "run": str(self.folder),
-            "model": str(self.model),
+            "model": str(self.model) if self.steps else None,
             "method": self.method,
             "steps": self.steps,
             "seconds": round(self.seconds, 3),
@@ -61,123 +62,144 @@ def train(
     resume: go on with the run in `out` from its newest whole checkpoint. quiet: print nothing. brief: print only what
     was given, not the defaults.
 
+    Before the first step the run proves itself (`proof=off` leaves it out, and says so in run.json); with max_steps=0
+    that is all it does, and no model is written.
+
     Raises InputError (unusable input, nothing was written) or RunError (the run found something wrong).
 
     >>> run = train(method="dpo", model="base", data="prefs.jsonl", out="run", beta=0.05)  # doctest: +SKIP
     """
     if resume and recipe is None and set(options) == {"out"}:
-        recipe = Path(options["out"]) / "recipe.yaml"
+        recipe = _recipe_of(Path(options["out"]))
     settled = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe, **options)
     check_names(_names(settled.trackers))
-    reporter = Reporter(quiet=quiet or int(os.environ.get("RANK", "0")) > 0)
-    folder = Path(settled.out)
-    state = _open(folder, settled, resume)
-    started = time.monotonic()
-    known = settled.objective
+    reporter = Reporter(quiet=quiet or not is_main())
+    path = Path(settled.out)
+    folder = RunFolder.claim(path, settled, resume=resume) if is_main() else None
+    try:
+        run = _train(settled, path, folder, reporter, resume=resume, brief=brief)
+    except Exception as error:
+        abandon()
+        if folder is not None:
+            folder.discard()
+        if out_of_memory(error):
+            raise exhausted("outside of a step") from None
+        raise
+    finally:
+        if folder is not None:
+            folder.release()
+    return run
+
+
+def _train(
+    recipe: Recipe, path: Path, folder: RunFolder | None, reporter: Reporter, *, resume: bool, brief: bool
+) -> Run:
+    known = recipe.objective
     reporter.table(
         f"{known.id}: {known.summary}",
         ("setting", "value", "where from"),
-        [(s.name, s.value, s.source) for s in settled.settings() if not (brief and s.source != "given")],
+        [(s.name, s.value, s.source) for s in recipe.settings() if not (brief and s.source != "given")],
     )
 
     from boresight.training import checkpoint as checkpoints
     from boresight.training.card import model_card
-    from boresight.training.job import prepare
+    from boresight.training.distributed import exchange, start, together
+    from boresight.training.folder import UNTRAINED, writing
+    from boresight.training.job import precision, prepare
     from boresight.training.loop import fit
+    from boresight.training.proof import failed, prove, skipped, stop_if_failed
     from boresight.training.trackers import trackers
 
-    newest = checkpoints.newest(folder / "checkpoints", reporter.note) if resume else None
-    progress = checkpoints.load_progress(newest) if newest else checkpoints.Progress()
-    if resume:
-        reporter.note(f"resumed at step {progress.step}" if newest else "no checkpoint yet: from the start")
-    job = prepare(settled, reporter, checkpoint=newest, reference=state.get("reference"))
+    started = time.monotonic()
+    accelerator = start(recipe, bf16=precision(recipe))
+
+    def look_back() -> tuple[Path | None, checkpoints.Progress, str | None]:
+        """The checkpoint to go on from, and what is known of the run; the main process decides."""
+        if folder is None or not resume:
+            return None, checkpoints.Progress(), None
+        checkpoints.sweep(path / "checkpoints")
+        newest = checkpoints.newest(path / "checkpoints", reporter.note)
+        progress = checkpoints.load_progress(newest) if newest else checkpoints.Progress()
+        reporter.note(f"resumed at step {progress.step}" if newest else "no whole checkpoint: from the start")
+        return newest, progress, folder.known.get("reference")
+
+    newest, progress, reference = exchange(accelerator, together(accelerator, look_back))[0]
+    job = prepare(
+        recipe, reporter, accelerator, checkpoint=newest, reference=reference, micro_batch=progress.micro_batch
+    )
     if newest:
-        checkpoints.load_optimizer(newest, getattr(job.optimizer, "optimizer", job.optimizer), job.names)
-    main = job.accelerator.is_main_process
+        checkpoints.load_optimizer(newest, job.optimizer, job.model)
     facts: dict[str, Any] = {
         "state": "running",
         "method": known.id,
         "paper": known.paper,
-        "recipe": settled.values(),
-        "settings": [vars(s) for s in settled.settings()],
+        "recipe": recipe.values(),
+        "settings": (folder.known.get("settings") if folder else None) or [vars(s) for s in recipe.settings()],
         "reference": job.reference,
         "data": {"fingerprint": job.examples.fingerprint, **job.examples.report.to_dict()},
         "rows": {"fingerprint": job.rows.fingerprint, **job.rows.report.to_dict()},
         "template": job.renderer.describe(),
         "versions": versions(),
-        "seed": settled.seed,
+        "seed": recipe.seed,
         "steps": job.order.steps,
+        "processes": accelerator.num_processes,
+        "memory": job.memory.to_dict(),
     }
-    if main:
-        _write_recipe(folder, settled)
-        _write_json(folder / "run.json", facts)
-    watching = (
-        trackers(["metrics", *_names(settled.trackers)], folder, settled.values(), resume_step=progress.step)
-        if main
-        else []
-    )
+    lines = prove(job, step=progress.step) if recipe.proof == "on" else skipped()
+    facts["proof"] = [line.to_dict() for line in lines]
+    if failed(lines) and progress.step:
+        facts["state"] = f"stopped by the proof at step {progress.step}"
+    elif failed(lines) or not job.order.steps:
+        facts["state"] = UNTRAINED["failed" if failed(lines) else "alone"]
+    watching: list[Any] = []
+    if folder is not None:
+        folder.write(facts)
+    stop_if_failed(lines)
+    if not job.order.steps:
+        return Run(path, known.id, 0, time.monotonic() - started)
+    if folder is not None:
+        with writing(path):
+            names = ["metrics", *_names(recipe.trackers)]
+            watching = trackers(names, path, recipe.values(), resume_step=progress.step)
     try:
-        outcome = fit(job, folder, watching, progress, model_card(facts))
+        with writing(path):
+            outcome = fit(job, path, watching, progress, model_card(facts))
     finally:
         for tracker in watching:
             tracker.close()
-    run = Run(
-        folder,
-        known.id,
-        outcome.steps,
-        time.monotonic() - started,
-        outcome.metrics,
-        [str(a) for a in outcome.alarms],
+    run = Run(path, known.id, outcome.steps, outcome.seconds, outcome.metrics, outcome.alarms)
+    facts |= {"state": "finished", "metrics": run.metrics, "alarms": run.alarms, "seconds": run.seconds}
+    checkpoints.save(
+        run.model,
+        model=job.model,
+        tokenizer=job.tokenizer,
+        optimizer=None,
+        progress=progress,
+        card=model_card(facts),
+        main=folder is not None,
     )
-    if main:
-        facts |= {"state": "finished", "metrics": run.metrics, "alarms": run.alarms, "seconds": run.seconds}
-        checkpoints.save(
-            run.model,
-            model=job.model,
-            tokenizer=job.tokenizer,
-            optimizer=None,
-            names={},
-            progress=progress,
-            card=model_card(facts),
-        )
-        _write_json(folder / "run.json", facts)
-    job.accelerator.wait_for_everyone()
-    job.accelerator.end_training()
+    if folder is not None:
+        folder.write(facts)
+    exchange(accelerator, None)
     return run
 
 
-def _open(folder: Path, recipe: Recipe, resume: bool) -> dict[str, Any]:
-    """What is known of the run in `folder`; refuses to overwrite one, or to resume another."""
-    facts = folder / "run.json"
-    if not facts.exists():
-        if resume and not folder.exists():
-            raise InputError(f"no run in {folder} to resume", mend="leave --resume away to start one")
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError(f"out={folder} exists and is not a run", mend="give a new folder")
-        return {}
-    if not resume:
-        raise InputError(f"out={folder} holds a run", mend="give a new folder, or --resume to go on with it")
-    state: dict[str, Any] = json.loads(facts.read_text(encoding="utf-8"))
-    free = {"out", "save_every", "keep", "trackers", "store"}
-    before = state["recipe"]
-    for key, value in recipe.values().items():
-        if key not in free and before.get(key) != value:
-            raise InputError(
-                f"{folder} was started with {key}={before.get(key)!r}, not {value!r}",
-                mend="resume with the options it was started with, or start a new run",
-            )
-    return state
+def _recipe_of(folder: Path) -> dict[str, Any]:
+    """The recipe of a run that is to be resumed by its folder alone.
 
-
-def _write_recipe(folder: Path, recipe: Recipe) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recipe.yaml").write_text(recipe.dump(), encoding="utf-8")
-
-
-def _write_json(path: Path, value: Any) -> None:
-    aside = path.with_name(f".{path.name}.partial")
-    aside.write_text(json.dumps(value, indent=1, ensure_ascii=False, default=str), encoding="utf-8")
-    aside.replace(path)
+    What equals its default counts as not given, since `recipe.yaml` holds every value.
+    """
+    if not folder.exists():
+        raise InputError(f"no run in {folder} to resume", mend="leave --resume away to start one")
+    if not (folder / "recipe.yaml").exists():
+        raise InputError(
+            f"{folder} holds no recipe.yaml: the run was broken off before it had begun, or is none",
+            mend="start it again without --resume",
+        )
+    written = Recipe.read(folder / "recipe.yaml").values()
+    needed = {k: v for k, v in written.items() if k in ("method", "model", "data", "out")}
+    defaults = Recipe.read(needed, adapter=written["adapter"]).values() | {"adapter": "none"}
+    return needed | {k: v for k, v in written.items() if v != defaults[k]}
 
 
 def _names(words: str) -> list[str]:
