@@ -74,18 +74,18 @@ def test_user_ask_12_and_13_findings(model: str) -> None:
     result = check(data, model, max_length=60, truncation="cut-both")
     assert result.feedback["pairs"] == 11 - 1 + 1
     assert result.feedback["ties"] == 1
-    assert result.feedback["identical_pairs"] == 1
-    assert result.feedback["contradicted"] == 1
-    assert result.feedback["empty_responses"] == 1
-    found = "\n".join(result.findings)
+    counts = {f.id: f.count for f in result.findings}
+    assert counts["identical-pairs"] == counts["reversed-duplicates"] == counts["empty-responses"] == 1
+    assert "identical-tokens" not in counts  # said by identical-pairs already
+    found = "\n".join(map(str, result.findings))
     for source in ("d.jsonl:6", "d.jsonl:7", "d.jsonl:9"):
         assert source in found
-    assert "holds the text of a special token, which became that token: 1" in found
-    assert "answers that were cut; none of them was given an end-of-turn: 1" in found
-    assert "d.jsonl:10" not in found  # a tie is a piece of information, not a fault
+    assert counts["special-token-injection"] == counts["cut-answers"] == 1
+    tie = next(f for f in result.findings if f.id == "ties")
+    assert (tie.severity, tie.examples) == ("note", [("d.jsonl:10", "")])  # a piece of information, not a fault
     assert result.rows is not None
     assert result.rows.dropped == {"identical": 1, "empty-response": 1, "tie": 1}
-    assert json.loads(json.dumps(result.to_dict()))["findings"] == result.findings
+    assert [f["id"] for f in json.loads(json.dumps(result.to_dict()))["findings"]] == [f.id for f in result.findings]
 
 
 def test_kinds_of_data(model: str) -> None:
@@ -107,9 +107,11 @@ def test_without_a_model_only_the_data_is_looked_at() -> None:
     result = check([*CLEAN, paired("Q?", "same", "same", source="x:6")])
     assert result.rows is None
     assert result.shown == []
-    assert result.findings == ["pairs with the same text on both sides: 1 (first: x:6)"]
-    assert result.feedback["response_characters"]["max"] == 6
-    assert result.feedback["prompt_characters"]["median"] == 11
+    assert list(map(str, result.findings)) == [
+        "error: pairs with the same text on both sides: 1 of 6 pairs (first: x:6)"
+    ]
+    assert result.facts["response_characters"]["max"] == 6
+    assert result.facts["prompt_characters"]["median"] == 11
 
 
 def test_a_file_is_read_and_what_cannot_be_read_is_a_finding(model: str, tmp_path: Path) -> None:
@@ -118,7 +120,7 @@ def test_a_file_is_read_and_what_cannot_be_read_is_a_finding(model: str, tmp_pat
     path.write_text("\n".join([*lines[:2], "{broken", *lines[2:]]) + "\n", "utf-8")
     result = check(path, model, show=1)
     assert result.feedback["examples"] == 4
-    assert result.findings == ["rows that could not be read: 1; only in part: 0"]
+    assert [(f.id, f.count, f.of) for f in result.findings] == [("unreadable-rows", 1, 5)]
     assert result.read is not None
     assert result.read["skipped"] == 1
     assert "prefs.jsonl:3" in drawn(result)

@@ -292,16 +292,24 @@ def test_check_hands_its_options_on_and_leaves_with_1_for_findings(monkeypatch, 
         def painted(self) -> str:
             return "seen"
 
+        def failed(self, on: str) -> bool:
+            return on == "warning" and bool(self.findings)
+
+        def to_dict(self) -> dict:
+            return {"findings": self.findings}
+
     def fake(data, **options):
+        options.pop("progress")
         seen.update(options, data=data)
         return Found(["a"] if options["strict"] else [])
 
-    monkeypatch.setitem(sys.modules, "boresight.data.check", types.SimpleNamespace(check=fake))
+    monkeypatch.setitem(sys.modules, "boresight.training.check", types.SimpleNamespace(check=fake))
     words = ["check", "d.jsonl", "--model", "m", "--show", "2", "--spans", "all", "--max-length", "64"]
     assert main(words) == 0
     assert seen == {
         "data": "d.jsonl", "model": "m", "show": 2, "template": "auto", "spans": "all", "max_length": 64,
-        "truncation": "drop", "format": None, "strict": False, "limit": None,
+        "truncation": "drop", "format": None, "strict": False, "limit": None, "against": None, "method": None,
+        "off_policy": 0,
     }  # fmt: skip
     assert capsys.readouterr().out == "seen\n"
     assert main([*words, "--strict", "--json"]) == 1

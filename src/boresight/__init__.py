@@ -19,7 +19,7 @@ _WHERE = {
     "Message": "boresight.data.example",
     "Response": "boresight.data.example",
     "read": "boresight.data.read",
-    "check": "boresight.data.check",
+    "check": "boresight.training.check",
     "LogProbs": "boresight.objectives",
     "PairLogProbs": "boresight.objectives",
     "PairScores": "boresight.objectives",
@@ -35,7 +35,7 @@ _WHERE = {
 if TYPE_CHECKING:
     from boresight.catalogue import methods as methods
     from boresight.catalogue import show as show
-    from boresight.data.check import check as check
+    from boresight.training.check import check as check
     from boresight.data.example import Example as Example
     from boresight.data.example import Message as Message
     from boresight.data.example import Response as Response

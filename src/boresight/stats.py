@@ -72,7 +72,9 @@ def win_rate(wins: int, ties: int, losses: int, confidence: float = 0.95) -> Int
     return proportion(wins + ties / 2, wins + ties + losses, confidence)
 
 
-def mean(values: ArrayLike, clusters: Sequence[Hashable] | NDArray[Any] | None = None, confidence: float = 0.95) -> Interval:
+def mean(
+    values: ArrayLike, clusters: Sequence[Hashable] | NDArray[Any] | None = None, confidence: float = 0.95
+) -> Interval:
     """The mean of `values`, shape (n,), with a t interval.
 
     clusters: for each value what it depends on, usually its prompt. Values of one cluster may then be correlated in
@@ -132,7 +134,7 @@ def _cluster_sums(x: NDArray[np.float64], clusters: Sequence[Hashable] | NDArray
         place: dict[Hashable, int] = {}
         index = np.array([place.setdefault(c, len(place)) for c in clusters], dtype=np.int64)
         count = len(place)
-    return np.bincount(index, weights=x, minlength=count)
+    return np.bincount(index, weights=x, minlength=count).astype(np.float64)
 
 
 def _normal_quantile(confidence: float) -> float:

@@ -1,23 +1,29 @@
-"""Look at the data before training: how it was read, what feedback it holds, what tokens it becomes."""
+"""Look at the data before training: how it was read, what feedback it holds, what is wrong with it."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from os import PathLike, fspath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from boresight.data.checks import SEVERITIES, Check, Columns, Finding, Looked, Setting, Severity, checks
 from boresight.data.render import Renderer
-from boresight.data.rowreport import RowsReport, quantiles
-from boresight.data.rows import ExampleTable, Kind, make_rows, wanted
-from boresight.errors import BoresightError, InputError
+from boresight.data.rowreport import RowsReport
+from boresight.data.rows import ExampleTable, Kind, make_rows
+from boresight.errors import BoresightError, InputError, nearest
 
 if TYPE_CHECKING:
     from rich.console import Group
 
-BOOKKEEPING = ("no-feedback", "tie")
-"""Reasons for leaving out a row that are no fault of the data."""
+    from boresight.data.fix import Fixed
+
+SAID_ELSEWHERE = {"empty-rows": "empty-responses", "identical-tokens": "identical-pairs"}
+"""Findings in the tokens that a finding in the texts tells already, if it counts as many."""
+
+Progress = Callable[[int, int], None]
 
 
 @dataclass
@@ -31,73 +37,81 @@ class Shown:
 
 @dataclass
 class CheckResult:
-    """What `check` found. `findings` are the things to look at, in words; without any the data is fit to train on.
+    """What `check` found. `findings` are the things to look at, most severe first.
 
-    read: how the data was read (None for examples that were handed over). feedback: counts of what it holds.
-    rows: what became of it under the model's tokenizer and template (None without a model).
+    read: how the data was read (None for examples that were handed over). feedback: counts of what it holds. facts:
+    numbers worth knowing whether or not they are a finding. rows: what became of the data under the model's tokenizer
+    and template (None without a model). examples: the data itself.
     """
 
     source: str
+    examples: ExampleTable = field(repr=False)
     read: dict[str, Any] | None
     feedback: dict[str, Any]
     kind: Kind
+    facts: dict[str, Any] = field(default_factory=dict)
     rows: RowsReport | None = None
     shown: list[Shown] = field(default_factory=list)
-    findings: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
     read_lines: list[str] = field(default_factory=list)
+    more_lines: list[str] = field(default_factory=list)
+
+    def failed(self, on: Severity = "warning") -> bool:
+        """Whether there is a finding as severe as `on`, or more. Raises InputError for another word."""
+        if on not in SEVERITIES:
+            raise InputError(f"fail-on {on!r} is unknown", mend=nearest(on, SEVERITIES))
+        return any(SEVERITIES.index(f.severity) <= SEVERITIES.index(on) for f in self.findings)
+
+    def add(self, findings: Iterable[Finding]) -> None:
+        """Further findings, put in their place."""
+        self.findings = sorted([*self.findings, *findings], key=lambda f: SEVERITIES.index(f.severity))
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, ready for JSON."""
+        """All of it but the data, ready for JSON."""
         return {
             "source": self.source,
             "read": self.read,
             "feedback": self.feedback,
             "kind": self.kind,
+            "facts": self.facts,
             "rows": self.rows.to_dict() if self.rows else None,
             "shown": [{"title": s.title, "pieces": [list(p) for p in s.pieces]} for s in self.shown],
-            "findings": self.findings,
+            "findings": [f.to_dict() for f in self.findings],
         }
 
     def lines(self) -> list[str]:
-        """The result in words, without the rows that are shown in colour."""
-        lines = list(self.read_lines)
-        counts = self.feedback
-        held = [f"{counts[name]:,} {name}" for name in ("pairs", "ties", "labels", "scores", "ranked") if counts[name]]
-        lines.append(
-            f"{counts['examples']:,} examples, {counts['responses']:,} responses; {', '.join(held) or 'no feedback'}"
-        )
-        if counts["response_characters"]:
-            of = counts["response_characters"]
-            lines.append(
-                f"characters a response: median {of['median']:.0f}, 99% up to {of['p99']:.0f}, most {of['max']:.0f}"
-            )
-        if self.rows:
-            lines += [*_told(self.rows.renderer), *self.rows.facts()]
-            lines += [f"left out: {self.rows.reason(name)}" for name in BOOKKEEPING if name in self.rows.dropped]
-        lines += [f"finding: {f}" for f in self.findings] or ["nothing found that needs mending"]
-        return lines
+        """The result in words, one line each, without the rows that are shown in colour."""
+        from boresight.data.checkshow import summary
+
+        return [*summary(self), *map(str, self.findings)] + ([] if self.findings else ["nothing found"])
 
     def __rich__(self) -> Group:
         return self.painted()
 
     def painted(self) -> Group:
-        """Everything for a terminal: the lines, then the rows in colour with their legend."""
-        from rich.console import Group
-        from rich.text import Text
+        """Everything for a terminal: what it is, the findings, then the rows in colour with their legend."""
+        from boresight.data.checkshow import paint_result
 
-        from boresight.data.show import LEGEND, escape
+        return paint_result(self)
 
-        parts: list[Any] = [Text(escape(line, keep="\n")) for line in self.lines()]
-        if self.shown:
-            parts += [Text(""), Text(LEGEND, style="italic")]
-            parts += [p for s in self.shown for p in (Text(""), s.painted)]
-        return Group(*parts)
+    def html(self) -> str:
+        """A page that holds everything it shows; all text from the data is escaped."""
+        from boresight.data.checkpage import page
+
+        return page(self)
+
+    def fix(self, out: str | PathLike[str]) -> Fixed:
+        """Write a cleaned copy of the data and a record of each change; see `boresight.data.fix.fix`."""
+        from boresight.data.fix import fix
+
+        return fix(self.examples, Path(out))
 
 
 def check(
     data: str | PathLike[str] | ExampleTable,
     model: str | None = None,
     *,
+    against: str | PathLike[str] | ExampleTable | None = None,
     show: int = 0,
     template: str = "auto",
     spans: str | Iterable[int] = "last",
@@ -106,53 +120,93 @@ def check(
     format: str | None = None,
     strict: bool = False,
     limit: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> CheckResult:
     """Find what will go wrong with this data, and show what would be trained on.
 
     data: a path or hub name (see `read`), or examples. model: a folder or hub name whose tokenizer and template make
-    the tokens; without one only the data itself is looked at. show: so many rows are given in pieces and painted.
-    The other options are those of `Renderer` and `read`.
+    the tokens; without one only the data itself is looked at. against: another split, whose prompts should not be in
+    this one. show: so many rows are given in pieces and painted. seed: of the samples behind estimates. progress:
+    called with (examples done, all examples). The other options are those of `Renderer` and `read`.
 
-    Rows are made of pairs where the data has any, else of labels, else of its demonstrations; they are kept in the
-    cache, where training with the same options finds them. Raises InputError for data or a model that cannot be used.
+    The data is streamed: memory grows by about 300 bytes a pair. Rows are made of pairs where the data has any, else
+    of labels, else of its demonstrations; they are kept in the cache, where training with the same options finds
+    them. Raises InputError for data or a model that cannot be used.
     """
-    examples, read_report = _read(data, format=format, strict=strict, limit=limit)
-    feedback, kind, labelled, findings = _feedback(examples)
+    renderer = None
+    if model is not None:
+        options: dict[str, Any] = {"template": template, "spans": spans, "truncation": truncation}
+        renderer = Renderer(_tokenizer(model), max_length=max_length, **options)  # which says what is wrong with a word
+    examples, report = _read(data, format=format, strict=strict, limit=limit)
+    setting = Setting(examples, Columns(), read=report, seed=seed)
+    if against is not None:
+        setting.other, setting.other_name = _read(against, format=None, strict=False, limit=None)[0], _name(against)
+    looking = [kind(setting) for kind in checks()]
+    feedback = _pass(setting, looking, progress)
+    kind: Kind = "pairs" if feedback["pairs"] else "responses"
+    rows = None
+    if renderer is not None:
+        rows = make_rows(examples, renderer, kind=kind, labelled=kind == "responses" and feedback["labels"] > 0)
+        setting.tokens = rows.report
     result = CheckResult(
-        source=data if isinstance(data, str) else fspath(data) if isinstance(data, PathLike) else "examples",
-        read=read_report.to_dict() if read_report is not None else None,
+        source=_name(data),
+        examples=examples,
+        read=report.to_dict() if report is not None else None,
         feedback=feedback,
         kind=kind,
-        findings=findings,
-        read_lines=list(read_report.lines()) if read_report is not None else [],
+        rows=setting.tokens,
+        read_lines=_read_lines(report) if report is not None else [],
     )
-    if read_report is not None and (read_report.skipped or read_report.partial):
-        findings.insert(0, f"rows that could not be read: {read_report.skipped}; only in part: {read_report.partial}")
-    if model is None:
-        return result
-    tokenizer = _tokenizer(model)
-    options: dict[str, Any] = {"template": template, "spans": spans, "truncation": truncation}
-    renderer = Renderer(tokenizer, max_length=max_length, **options)  # which says what is wrong with a word
-    rows = make_rows(examples, renderer, kind=kind, labelled=labelled)
-    result.rows = rows.report
-    findings += [f"left out: {rows.report.reason(name)}" for name in rows.report.dropped if name not in BOOKKEEPING]
-    findings += [*rows.report.warnings(), *_lacking(renderer)]
-    for number, row in enumerate(rows[: max(0, show)]):
-        names = ("chosen", "rejected") if kind == "pairs" else ("response",)
-        for name, tokens in zip(names, row.sequences, strict=False):
-            result.shown.append(
-                _show(tokens, tokenizer, f"row {number} ({row.source or f'example {row.index}'}), {name}")
-            )
+    found = [finding for one in looking for finding in one.findings()]
+    said = {finding.id: finding.count for finding in found}
+    result.add(f for f in found if said.get(SAID_ELSEWHERE.get(f.id, ""), 0) < f.count)
+    for one in looking:
+        result.facts |= one.facts()
+    if rows is not None and renderer is not None:
+        _paint(result, rows, renderer, show)
     return result
+
+
+def _pass(setting: Setting, looking: list[Check], progress: Progress | None) -> dict[str, Any]:
+    """One pass over the data for all checks; counts of what it holds."""
+    counts: Counter[str] = Counter()
+    lookers = [one.look for one in looking if type(one).look is not Check.look]
+    total = len(setting.examples)
+    for index, example in enumerate(setting.examples):
+        row = Looked(example, index)
+        setting.columns.look(row)
+        for look in lookers:
+            look(row)
+        counts["responses"] += len(example.responses)
+        counts["pairs"] += len(row.pairs)
+        counts["ties"] += sum(p.tie for p in example.pairs)
+        counts["labels"] += len(example.labels)
+        counts["desirable"] += sum(x.desirable for x in example.labels)
+        counts["scores"] += len(example.scores)
+        counts["ranked"] += bool(example.ranks)
+        if progress is not None and (index % 256 == 255 or index == total - 1):
+            progress(index + 1, total)
+    names = ("responses", "pairs", "ties", "labels", "desirable", "scores", "ranked")
+    return {"examples": setting.columns.rows} | {name: counts[name] for name in names}
 
 
 def _read(data: Any, *, format: str | None, strict: bool, limit: int | None) -> tuple[ExampleTable, Any]:
     if not isinstance(data, (str, PathLike)):
-        return data, None
+        return data if limit is None else data[:limit], None
     from boresight.data.read import read
 
     examples = read(fspath(data), format=format, strict=strict, limit=limit)
     return examples, examples.report
+
+
+def _read_lines(report: Any) -> list[str]:
+    lines = [f"{report.source}: {report.read:,} examples, read as {report.format}"]
+    return lines + ([f"not used: {', '.join(report.unused)}"] if report.unused else [])
+
+
+def _name(data: Any) -> str:
+    return data if isinstance(data, str) else fspath(data) if isinstance(data, PathLike) else "examples"
 
 
 def _tokenizer(model: str) -> Any:
@@ -169,69 +223,12 @@ def _tokenizer(model: str) -> Any:
         ) from error
 
 
-def _feedback(examples: ExampleTable) -> tuple[dict[str, Any], Kind, bool, list[str]]:
-    """Counts, the kind of rows that the data is fit for, whether by labels, and findings in the text itself."""
-    counts: Counter[str] = Counter()
-    prompts, answers = [], []
-    same: list[str] = []
-    both: list[str] = []
-    empty: list[str] = []
-    for index, example in enumerate(examples):
-        source = example.source or f"example {index}"
-        made = wanted(example, kind="pairs", labelled=False, ranked="all")
-        counts["examples"] += 1
-        counts["responses"] += len(example.responses)
-        counts["pairs"] += len(made)
-        counts["ties"] += sum(p.tie for p in example.pairs)
-        counts["labels"] += len(example.labels)
-        counts["desirable"] += sum(x.desirable for x in example.labels)
-        counts["scores"] += len(example.scores)
-        counts["ranked"] += bool(example.ranks)
-        empty += [source for r in example.responses if not r.text.strip()]
-        same += [source for p in made if example.responses[p.chosen].content == example.responses[p.rejected].content]
-        votes = {(p.chosen, p.rejected) for p in made}
-        both += [source] * any((b, a) in votes for a, b in votes)
-        prompts.append(len(example.prompt_text))
-        answers += [len(r.text) for r in example.responses]
-    names = ("examples", "responses", "pairs", "ties", "labels", "desirable", "scores", "ranked")
-    feedback: dict[str, Any] = {name: counts[name] for name in names}
-    feedback |= {"empty_responses": len(empty), "identical_pairs": len(same), "contradicted": len(both)}
-    feedback |= {"prompt_characters": quantiles(prompts), "response_characters": quantiles(answers)}
-    labelled = not counts["pairs"] and counts["labels"] > 0
-    findings = []
-    if same:
-        findings.append(f"pairs with the same text on both sides: {len(same)} (first: {'; '.join(same[:3])})")
-    if both:
-        findings.append(f"examples whose votes contradict each other: {len(both)} (first: {'; '.join(both[:3])})")
-    if empty:
-        findings.append(f"empty responses: {len(empty)} (first: {'; '.join(empty[:3])})")
-    return feedback, "pairs" if counts["pairs"] else "responses", labelled, findings
-
-
-def _told(renderer: dict[str, Any]) -> list[str]:
-    """How the tokens were made, in words."""
-
-    def named(token: dict[str, Any] | None) -> str:
-        return f"{token['token']} ({token['id']})" if token else "none"
-
-    origin = {"the template": "written by the template", "appended": "appended", "nowhere": ""}
-    end = named(renderer.get("end_of_turn"))
-    how = origin.get(renderer.get("end_of_turn_from", "nowhere"), "")
-    return [
-        f"template: {renderer['template']}; answers found by {renderer['spans_found_by']}; "
-        f"trained on: {renderer['spans']}; an answer ends with {end}{', ' + how if how else ''}",
-        f"BOS {named(renderer['bos'])}, {renderer.get('bos_count', 0)} at the beginning of a sequence; "
-        f"EOS {named(renderer['eos'])}; pad {named(renderer['pad'])}",
-    ]
-
-
-def _lacking(renderer: Renderer) -> list[str]:
-    """What is wrong with the tokenizer whatever the data."""
-    eos = renderer.tokenizer.eos_token_id
-    return ["the tokenizer has no EOS: nothing teaches the model to stop"] if eos is None else []
-
-
-def _show(tokens: Any, tokenizer: Any, title: str) -> Shown:
+def _paint(result: CheckResult, rows: Any, renderer: Renderer, show: int) -> None:
     from boresight.data.show import explain, paint
 
-    return Shown(title, explain(tokens, tokenizer), paint(tokens, tokenizer, title=title))
+    names = ("chosen", "rejected") if result.kind == "pairs" else ("response",)
+    for number, row in enumerate(rows[: max(0, show)]):
+        for name, tokens in zip(names, row.sequences, strict=False):
+            title = f"row {number} ({row.source or f'example {row.index}'}), {name}"
+            pieces, painted = explain(tokens, renderer.tokenizer), paint(tokens, renderer.tokenizer, title=title)
+            result.shown.append(Shown(title, pieces, painted))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 REASONS = {
     "no-feedback": "examples without the feedback that these rows are made of",
@@ -36,6 +37,8 @@ class RowsReport:
     from other tokens; special_text whose data
     contains the text of a special token; bos by the number of BOS at the beginning.
     cut_mismatched: mismatched sequences whose prompt was cut to fit. lengths: quantiles in tokens.
+    tokens: of all sequences together.
+    marked: for each of these the sources of the first few examples in which it occurs.
     """
 
     kind: str = "pairs"
@@ -53,6 +56,8 @@ class RowsReport:
     special_text: int = 0
     bos: dict[str, int] = field(default_factory=dict)
     lengths: dict[str, dict[str, float]] = field(default_factory=dict)
+    tokens: int = 0
+    marked: dict[str, list[str]] = field(default_factory=dict)
     renderer: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -71,9 +76,16 @@ class RowsReport:
         if len(shown) < SHOWN:
             shown.append(f"{source}: {detail}" if detail else source)
 
+    def mark(self, name: str, source: str) -> None:
+        """Remember where something that is counted occurs, for the first few examples."""
+        shown = self.marked.setdefault(name, [])
+        if len(shown) < SHOWN and source not in shown:
+            shown.append(source)
+
     def measure(self, prompts: list[int], responses: list[int]) -> None:
         """Fill in the quantiles from the lengths of all sequences."""
         totals = [p + r for p, r in zip(prompts, responses, strict=True)]
+        self.tokens = sum(totals)
         named = {"prompt": prompts, "response": responses, "sequence": totals}
         self.lengths = {name: quantiles(values) for name, values in named.items()}
 
@@ -88,23 +100,24 @@ class RowsReport:
     def warnings(self) -> list[str]:
         """One line for each thing that may be wrong in the rows that were made."""
         counted = [
-            ("answers without an end-of-turn, behind which the model does not learn to stop", self._endless),
+            ("answers without an end-of-turn, behind which the model does not learn to stop", self.unfinished),
             ("answers that were cut; none of them was given an end-of-turn", self.cut_answers),
             ("answers trained behind another context than generation starts from", self.out_of_context),
-            ("sequences before which generation starts from other tokens of the same text", self._torn),
+            ("sequences before which generation starts from other tokens of the same text", self.torn),
             ("sequences whose data holds the text of a special token, which became that token", self.special_text),
             ("sequences that begin with more than one BOS", sum(n for k, n in self.bos.items() if int(k) > 1)),
         ]
         return [f"{what}: {count}" for what, count in counted if count]
 
     @property
-    def _torn(self) -> int:
+    def torn(self) -> int:
         """other_start, where it is the rule: now and then a token lies across the seam in any data."""
         other, sequences = self.other_start - self.out_of_context, sum(self.bos.values())
         return other if 2 * other > sequences else 0
 
     @property
-    def _endless(self) -> int:
+    def unfinished(self) -> int:
+        """Sequences without an end-of-turn that were not cut either."""
         return self.endless - self.cut_answers
 
     def facts(self) -> list[str]:
@@ -129,9 +142,9 @@ class RowsReport:
         return [*self.facts(), *self.reasons(), *(f"note: {w}" for w in self.warnings())]
 
 
-def quantiles(values: list[int]) -> dict[str, float]:
+def quantiles(values: Sequence[int] | NDArray[np.int64]) -> dict[str, float]:
     """min, median, p90, p99 and max; empty without values."""
-    if not values:
+    if not len(values):
         return {}
     at = np.quantile(np.asarray(values), [0, 0.5, 0.9, 0.99, 1])
     return dict(zip(("min", "median", "p90", "p99", "max"), map(float, at), strict=True))

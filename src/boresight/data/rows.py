@@ -33,7 +33,7 @@ class ExampleTable(Protocol):
     def __getitem__(self, index: int, /) -> Example: ...
 
 
-FORMAT = 1
+FORMAT = 2
 """Part of every fingerprint: raise it when the same data would be made into other rows."""
 
 
@@ -151,7 +151,7 @@ class _Maker:
                 cut = chosen.cut_answer or rejected.cut_answer
                 self.report.drop("identical-after-truncation" if cut else "identical", source)
                 continue
-            self._count(chosen, rejected)
+            self._count(source, chosen, rejected)
             yield Row((chosen.tokens, rejected.tokens), pair.weight, None, index, example.source)
 
     def _singles(self, index: int, example: Example, source: str, found: list[Any]) -> Iterator[Row]:
@@ -172,20 +172,28 @@ class _Maker:
                     continue
                 self.report.cut_mismatched += behind.cut_prompt > 0
                 sequences += (behind.tokens,)
-            self._count(whole)
+            self._count(source, whole)
             yield Row(sequences, 1.0, desirable, index, example.source)
 
-    def _count(self, *sequences: Encoded) -> None:
+    def _count(self, source: str, *sequences: Encoded) -> None:
         report = self.report
         report.made += 1
         for s in sequences:
-            report.cut_prompts += s.cut_prompt > 0
-            report.cut_answers += s.cut_answer > 0
-            report.endless += not s.tokens.ends
-            report.seams += s.seam
-            report.out_of_context += not s.in_context
-            report.other_start += not s.same_start
-            report.special_text += s.special_text
+            marks = {
+                "cut_prompts": s.cut_prompt > 0,
+                "cut_answers": s.cut_answer > 0,
+                "endless": not s.tokens.ends,
+                "seams": s.seam,
+                "out_of_context": not s.in_context,
+                "other_start": not s.same_start,
+                "special_text": s.special_text,
+            }
+            for name, there in marks.items():
+                if there:
+                    setattr(report, name, getattr(report, name) + 1)
+                    report.mark(name, source)
+            if s.bos > 1:
+                report.mark("bos", source)
             report.bos[str(s.bos)] = report.bos.get(str(s.bos), 0) + 1
             self.prompts.append(s.prompt_length)
             self.responses.append(len(s.tokens) - s.prompt_length)

@@ -44,3 +44,22 @@ def write(examples: Iterable[Example], path: str | Path) -> int:
     finally:
         aside.unlink(missing_ok=True)
     return count
+
+
+def write_page(text: str, path: str | Path) -> None:
+    """Write a page aside and rename it, over an older one too.
+
+    Raises InputError if it cannot be written, or if the name does not end in .html, lest it fall on data.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"{path}: a page is to be written there", mend="let the name end in .html")
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(text, "utf-8")
+        os.replace(aside, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}", mend="choose another folder") from None
+    finally:
+        aside.unlink(missing_ok=True)
