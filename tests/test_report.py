@@ -78,15 +78,23 @@ def test_local_folders_and_keys_stay_at_home(tmp_path):
 
 
 def test_proof_lines_are_shown_and_one_that_was_switched_off_is_told(tmp_path):
-    line = {"name": "policy equals reference", "residual": 3e-8, "tolerance": 1e-5, "verdict": "pass", "words": "all 8"}
-    bad = line | {"name": "one EOS", "verdict": "fail", "words": "two in row 3"}
-    text = report_page([read_run(make_run(tmp_path / "a", facts(proof=[line, bad])))])
+    line = {
+        "name": "policy equals reference",
+        "residual": 3e-8,
+        "tolerance": 1e-5,
+        "verdict": "holds",
+        "words": "all 8",
+    }
+    bad = line | {"name": "one EOS", "verdict": "fails", "words": "two in row 3"}
+    idle = line | {"name": "packed", "residual": None, "tolerance": None, "verdict": "not applicable"}
+    text = report_page([read_run(make_run(tmp_path / "a", facts(proof=[line, bad, idle])))])
     page = check_page(text)
     assert "3e-08" in page.text
     assert "two in row 3" in page.text
-    assert '<span class="chip good">pass</span>' in text
-    assert '<span class="chip bad">fail</span>' in text
+    assert '<span class="chip good">holds</span>' in text
+    assert '<span class="chip bad">fails</span>' in text
     assert "not recorded" not in page.text
+    assert "Of no use to this run: packed." in page.text
     assert "No step-zero proof: off." in page_of(make_run(tmp_path / "b", facts(proof="off"))).text
 
 
@@ -122,7 +130,8 @@ def test_method_of_a_run_folder_is_never_imported(tmp_path, monkeypatch):
         ("running", 9000, None, "If no process is at work on it, it broke off", "bad"),
         ("running", 0, 12, "stopped at step 12 of 30: a number was not finite", "bad"),
         ("finished", 9000, None, "finished: 30 of 30 steps", "good"),
-        ("paused", 0, None, "paused, at step 30 of 30", "bad"),
+        ("proof only", 9000, None, "proof only, at step 30 of 30", ""),
+        ("stopped by the proof", 0, None, "stopped by the proof, at step 30 of 30", "bad"),
     ],
 )
 def test_state_in_words(tmp_path, state, age, offending, words, look):

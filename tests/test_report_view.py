@@ -263,7 +263,12 @@ def test_folder_that_is_none_is_an_input_error(tmp_path):
 def test_command_line_prints_the_address_and_leaves_in_peace(folder, words):
     command = [sys.executable, "-m", "boresight", "view", str(folder), *words]
     environment = {**os.environ, "COLUMNS": "80"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as work:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
+
+    def listen() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+
+    with subprocess.Popen(command, **pipes, preexec_fn=listen) as work:
         assert work.stdout is not None
         assert work.stderr is not None
         said = "".join(work.stdout.readline() for _ in range(3 if words else 1))

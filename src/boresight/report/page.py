@@ -94,7 +94,6 @@ def report_page(records: Sequence[Record], budget: Budget | None = None, **more:
 
 def about(record: Record, budget: Budget) -> dict[str, Any]:
     """What the template says of one run."""
-    proof, no_proof = tables.proof(record)
     facts, words = record.facts, record.evaluation.get("words")
     return {
         "name": record.name,
@@ -107,8 +106,7 @@ def about(record: Record, budget: Budget) -> dict[str, Any]:
         "recipe": tables.recipe(record),
         "versions": sorted((str(k), v) for k, v in (facts.get("versions") or {}).items())[: tables.MOST],
         "data": tables.data_facts(record),
-        "proof": proof,
-        "no_proof": no_proof,
+        "proof": tables.proof(record),
         "samples": samples.pairs(record, budget.samples, budget.characters),
         "sampled": len(record.texts),
     }
@@ -158,11 +156,12 @@ def state(record: Record) -> str:
 
 
 def look(record: Record) -> str:
-    """good for a run that finished, bad for one that broke off, nothing for one that is under way."""
+    """good for a run that finished, bad for one that broke off or was stopped, else nothing."""
     if record.finished:
         return "good"
-    quiet = time.time() - record.touched >= QUIET
-    return "bad" if quiet or record.stopped is not None or record.facts["state"] != "running" else ""
+    state = str(record.facts["state"])
+    broken = state == "running" and time.time() - record.touched >= QUIET
+    return "bad" if broken or record.stopped is not None or state.startswith("stopped") else ""
 
 
 def _facts(record: Record) -> list[tuple[str, Any]]:
@@ -182,6 +181,7 @@ def _facts(record: Record) -> list[tuple[str, Any]]:
         ("reference, by its weights", facts.get("reference")),
         ("template", _template(template)),
         ("seed", facts.get("seed")),
+        ("processes", facts.get("processes")),
         ("state", state(record)),
     ]
     return [(name, value) for name, value in chosen if value not in (None, "", "none")]

@@ -205,24 +205,33 @@ def data_facts(record: Record) -> list[str]:
     return [(line.replace(f"{hide}/", "") if hide else line).strip() for line in lines[:MOST]]
 
 
-def proof(record: Record) -> tuple[list[Mapping[str, Any]], str]:
-    """The lines of the step-zero proof, and in words why there are none."""
+@dataclass(frozen=True)
+class Proof:
+    """The lines of the step-zero proof as they were written down, and in words what there is no line for."""
+
+    lines: list[dict[str, Any]]
+    words: str = ""
+
+
+def proof(record: Record) -> Proof:
+    """What was proved before the first step; lines that the run had no use for are only named."""
     found = record.facts.get("proof")
     if found is None:
-        return [], "The step-zero proof was not recorded."
-    if isinstance(found, Mapping):
-        found = found.get("lines", found.get("checks", str(dict(found))))
+        return Proof([], "The step-zero proof was not recorded.")
     if not isinstance(found, list):
-        return [], f"No step-zero proof: {clean(str(found), 500)}."
-    lines = [one for one in found if isinstance(one, Mapping)]
-    return [{k: one.get(k) for k in ("name", "residual", "tolerance", "verdict", "words")} for one in lines[:MOST]], ""
+        return Proof([], f"No step-zero proof: {clean(str(found), 500)}.")
+    lines = [one for one in found if isinstance(one, Mapping)][:MOST]
+    idle = [str(one.get("name")) for one in lines if one.get("verdict") == IDLE]
+    kept = [{k: one.get(k) for k in ("name", "residual", "tolerance", "verdict", "words")} for one in lines]
+    return Proof(
+        [one for one in kept if one["verdict"] != IDLE], f"Of no use to this run: {', '.join(idle)}." if idle else ""
+    )
 
 
-PASSED = ("pass", "passed", "ok", "holds", "true", "equal", "yes")
-FAILED = ("fail", "failed", "false", "broken", "no", "stops")
+IDLE = "not applicable"
+VERDICTS = {"holds": "good", "fails": "bad"}
 
 
 def verdict_class(verdict: Any) -> str:
     """good, bad or neither."""
-    word = str(verdict).strip().lower()
-    return "good" if word in PASSED else "bad" if word in FAILED else ""
+    return VERDICTS.get(str(verdict), "")
