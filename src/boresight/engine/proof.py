@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -114,7 +114,8 @@ class Bench:
 
     forward: the run's own way to log-probs or scores, given sequences and a pad id. module: what it goes through,
     wrapped or not. model: the transformers or peft model inside. tokens: the sequences. micro: sequences in one
-    forward pass of the run. autocast: the dtype of mixed precision.
+    forward pass of the run. autocast: the dtype of mixed precision. truth: the oracle's values of `tokens`, in the
+    precision of the weights, autocast off.
     """
 
     forward: Callable[[Sequence[Tokens], int], LogProbs | Tensor]
@@ -127,6 +128,12 @@ class Bench:
     checkpointing: bool = False
     store: ReferenceStore | None = None
     witness: Witness | None = None
+    truth: Values = field(init=False)
+
+    def __post_init__(self) -> None:
+        # At once, not when it is first asked for: that may be while an adapter is switched off.
+        with torch.no_grad():
+            self.truth = self.oracle(self.tokens)
 
     @cached_property
     def scores(self) -> bool:
@@ -138,12 +145,6 @@ class Bench:
         """Whether any of the arithmetic is in half precision."""
         stored = [p.dtype.itemsize for p in self.model.parameters() if p.is_floating_point()]
         return self.autocast is not None or min(stored, default=4) < 4
-
-    @cached_property
-    def truth(self) -> Values:
-        """The oracle's values of `tokens`, in the precision of the weights, autocast off."""
-        with torch.no_grad():
-            return self.oracle(self.tokens)
 
     def oracle(self, tokens: Sequence[Tokens], autocast: torch.dtype | None = None) -> Values:
         """The oracle's values of any sequences, optionally under autocast."""

@@ -186,10 +186,14 @@ def gradient(bench: Bench, work: Callable[[], None]) -> Gradient:
 
 
 def gradient_lines(bench: Bench, production: Gradient, oracle: Gradient, saturated: bool) -> Iterator[Line]:
-    """The gradient is the oracle's; it reaches every trainable parameter and no frozen one.
+    """The gradient reaches every trainable parameter and no frozen one; it is the oracle's.
 
     saturated: the objective itself has no slope on these rows.
     """
+    if saturated:
+        yield absent("gradient reaches", "the objective has no slope on these rows: they are learnt already")
+    else:
+        yield _reach_line(bench, production)
     residual, where = gradients_apart(production, oracle)
     yield judged(
         "gradient",
@@ -199,9 +203,9 @@ def gradient_lines(bench: Bench, production: Gradient, oracle: Gradient, saturat
         f"the gradient of {where} is not the one through the model's own logits",
         "report it with the model's config.json; proof=off trains in spite of it",
     )
-    if saturated:
-        yield absent("gradient reaches", "the objective has no slope on these rows: they are learnt already")
-        return
+
+
+def _reach_line(bench: Bench, production: Gradient) -> Line:
     named = dict(bench.model.named_parameters())
     frozen = [n for n, g in production.items() if g is not None and not named[n].requires_grad]
     dry = [n for n, p in named.items() if p.requires_grad and not _flows(production[n])]
@@ -214,7 +218,7 @@ def gradient_lines(bench: Bench, production: Gradient, oracle: Gradient, saturat
     lost = len(dry) == sum(p.requires_grad for p in named.values()) - len(idle) - len(waiting)
     adapted = bool(adapter_names(bench.model))
     why = ": the adapter is ignored" if adapted and lost else ": it is cut off from the loss"
-    yield judged(
+    return judged(
         "gradient reaches",
         float(len(dry) + len(frozen)),
         0.0,

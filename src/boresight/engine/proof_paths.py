@@ -11,8 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from boresight.data.tokens import Tokens
 from boresight.engine.adapters import adapter_names, adapters_off
+from boresight.engine.batch import pad
+from boresight.engine.dropout import evaluating
 from boresight.engine.headform import bare
 from boresight.engine.padded import TokenLogProbs, plain_logprobs
 from boresight.engine.proof import Bench, Line, Values, absent, inner, judged, split, through
@@ -36,8 +40,6 @@ class Path:
 
 def padded(bench: Bench) -> Values:
     """The model's own full logits (or transformers' own score) over one padded batch."""
-    from boresight.engine.dropout import evaluating
-
     part = inner(bench.module)
     with torch.no_grad(), evaluating(bench.module):
         if not bench.scores:
@@ -48,8 +50,6 @@ def padded(bench: Bench) -> Values:
                 sizes = np.cumsum([t.response_length for t in some])[:-1]
                 made += np.split(values.double().cpu().numpy(), sizes)
             return made
-        from boresight.engine.batch import pad
-
         device = next(part.parameters()).device
         batch = pad(bench.tokens, bench.pad_id).to(device)
         ids, mask = batch.input_ids, batch.attention_mask
@@ -154,6 +154,11 @@ def cause(bench: Bench, values: Values) -> str:
 
 def _explanations(bench: Bench) -> Iterator[tuple[str, Values]]:
     with torch.no_grad():
+        if bench.scores:
+            with evaluating(bench.module):
+                values = through(bench.module, lambda: torch.cat([_as_served(bench, t) for t in bench.tokens]))
+            words = "transformers reads the score before the end, since its pad id stands in the text (pad = EOS)"
+            yield words, split(values)
         if adapter_names(bench.model):
             with adapters_off(bench.model):
                 yield "the adapter is ignored: these are the values of the base model", bench.oracle(bench.tokens)
@@ -164,11 +169,19 @@ def _explanations(bench: Bench) -> Iterator[tuple[str, Values]]:
         part = inner(bench.module)
         if isinstance(part, TokenLogProbs):
             own = part.form.scale
-            for scale in dict.fromkeys((own, 1 / own, own**2, 2.0, 0.5)):
+            for scale in dict.fromkeys((own, 1 / own, own**2, abs(own) ** 0.5, abs(own) ** -0.5, 2.0, 0.5)):
                 if scale != 1.0:
                     with _scaled(bench, scale):
                         words = f"as if the logits were multiplied by {scale:g} once more: the head is scaled twice"
                         yield words, bench.oracle(bench.tokens)
+
+
+def _as_served(bench: Bench, tokens: Tokens) -> Tensor:
+    """The score of one sequence as transformers gives it to whoever loads the model."""
+    part = inner(bench.module)
+    ids = torch.from_numpy(tokens.ids).long().unsqueeze(0).to(next(part.parameters()).device)
+    scores: Tensor = part.model(input_ids=ids).logits[0, :1]
+    return scores
 
 
 @contextmanager

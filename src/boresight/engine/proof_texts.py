@@ -24,13 +24,19 @@ from boresight.errors import InputError
 
 @dataclass(frozen=True)
 class Text:
-    """A sequence that will be trained on, and what it should be. same: rendered again, it is the same, mask and all."""
+    """A sequence that will be trained on, and what it should be.
+
+    same: rendered again, it is the same, mask and all. alike: the share of ids that come out again, from both ends.
+    cut: truncation took something off its prompt.
+    """
 
     tokens: Tokens
     prompt: Content
     response: Content
     source: str
     same: bool
+    alike: float
+    cut: bool = False
 
 
 def texts(rows: Sequence[Row], examples: Sequence[Example], renderer: Renderer, **kinds: Any) -> list[Text]:
@@ -41,29 +47,33 @@ def texts(rows: Sequence[Row], examples: Sequence[Example], renderer: Renderer, 
         used = [i for w in wants for i in ((w.chosen, w.rejected) if kinds["kind"] == "pairs" else (w[0],))]
         used = sorted(set(used)) if kinds["kind"] == "pairs" else used
         group = renderer.group(example.prompt, [example.responses[i] for i in used])
-        made = [(e.tokens, example.responses[i]) for i, e in zip(used, group, strict=True) if isinstance(e, Encoded)]
+        made = [(e, example.responses[i]) for i, e in zip(used, group, strict=True) if isinstance(e, Encoded)]
         for tokens in row.sequences[: 2 if kinds["kind"] == "pairs" else 1]:
             if not made:
                 continue
-            best, response = max(made, key=lambda m, t=tokens: _likeness(m[0], t))  # type: ignore[misc]
+            encoded, response = max(made, key=lambda m, t=tokens: _likeness(m[0].tokens, t))  # type: ignore[misc]
+            best, cut = encoded.tokens, encoded.cut_prompt > 0
             same = best.key() == tokens.key() and best.ends == tokens.ends
             source = row.source or f"example {row.index}"
-            found.append(Text(tokens, example.prompt, content_of(response), source, same))
+            alike = _likeness(best, tokens)[2]
+            found.append(Text(tokens, example.prompt, content_of(response), source, same, alike, cut))
     return found
 
 
-def _likeness(a: Tokens, b: Tokens) -> tuple[bool, bool, int]:
+def _likeness(a: Tokens, b: Tokens) -> tuple[bool, bool, float]:
+    """The same, mask and all; the same ids; the share of ids that agree, from both ends."""
     length = min(len(a), len(b))
-    common = int((np.cumprod(a.ids[:length] == b.ids[:length])).sum())
-    return a.key() == b.key(), np.array_equal(a.ids, b.ids), common
+    before = int(np.cumprod(a.ids[:length] == b.ids[:length]).sum())
+    behind = int(np.cumprod(a.ids[len(a) - length :][::-1] == b.ids[len(b) - length :][::-1]).sum())
+    return a.key() == b.key(), np.array_equal(a.ids, b.ids), min(1.0, (before + behind) / max(1, length))
 
 
 def text_lines(seen: list[Text], renderer: Renderer, ends: Sequence[int], pad_id: int, model: Any) -> Iterator[Line]:
-    """Five lines: the ids agree; the mask is the response; one end; one beginning; rows rendered again are the same."""
+    """Five lines: the ids agree; one beginning; the mask is the response; one end; rows rendered again are the same."""
     yield ids_line(seen, renderer, ends, pad_id, model)
+    yield begin_line(seen, renderer)
     yield mask_line(seen, renderer)
     yield end_line(seen, ends)
-    yield begin_line(seen, renderer)
     again = [t for t in seen if not t.same]
     dated = "strftime_now" in str(getattr(renderer.template, "source", ""))
     first = again[0].source if again else ""
@@ -98,6 +108,9 @@ def ids_line(seen: list[Text], renderer: Renderer, ends: Sequence[int], pad_id: 
     highest = max((int(t.tokens.ids.max()) for t in seen), default=0)
     if highest >= min(embedded, len(tokenizer)):
         problems.append(f"the rows hold id {highest}, of {min(embedded, len(tokenizer))}")
+    strange = sum(t.alike < 0.5 for t in seen)
+    if 2 * strange > len(seen):
+        problems.append(f"{strange} of {len(seen)} rows are not what this one makes of the data")
     outside = sorted(i for i in known["bos"] | known["eos"] | known["pad"] | stops if not 0 <= i < embedded)
     if outside:
         problems.append(f"the model's configuration names token {outside[0]}, of {embedded}")
@@ -122,7 +135,8 @@ def ids_line(seen: list[Text], renderer: Renderer, ends: Sequence[int], pad_id: 
         0.0,
         "; ".join(notes) or "tokenizer, model and rows agree on them",
         f"another tokenizer? {'; '.join(problems)}",
-        "save the model's own tokenizer beside it, or set the ids in config.json and generation_config.json",
+        "save the model's own tokenizer beside it, or set the ids in config.json and generation_config.json; "
+        "delete cached rows that another one made",
     )
 
 
@@ -165,7 +179,7 @@ def _mask_of(text: Text, renderer: Renderer) -> tuple[int | None, str]:
         start = None
         turns = []
     first = int(tokens.mask.argmax())
-    exact = start is not None and _prompt_stands(tokens, first, start.tolist(), renderer)
+    exact = start is not None and _prompt_stands(text, first, start.tolist(), renderer)
     if start is not None and exact is False:
         return max(1, abs(first - len(start))), f"it begins at token {first}, the prompt ends at {len(start)}"
     if not turns:
@@ -178,28 +192,35 @@ def _mask_of(text: Text, renderer: Renderer) -> tuple[int | None, str]:
         return 0, ""
     if said.startswith(covered) and covered:
         return _count(tokenizer, said[len(covered) :]), f"it ends before {said[len(covered) :][:20]!r}"
-    if exact:
+    if text.cut and said.endswith(covered):
+        return 0, ""
+    if exact and (first == len(start) or not said.endswith(covered)):  # type: ignore[arg-type]
         return (0, "") if said in covered else (None, "")
+    lossy = tokenizer.unk_token_id is not None and tokenizer.unk_token_id in tokens.ids[max(0, first - 1) : first + 1]
+    if lossy or said != "".join(_squeezed(messages[i].content) for i in turns):
+        return None, ""  # this tokenizer loses letters: what it joined across the seam it may have lost
     if said in covered:
-        return _count(
-            tokenizer, covered.replace(said, "", 1)
-        ), f"it covers {covered.replace(said, '', 1)[:20]!r} as well"
+        rest = covered.replace(said, "", 1)
+        return _count(tokenizer, rest), f"it covers {rest[:20]!r} as well"
     if covered in said:
-        return _count(tokenizer, said.replace(covered, "", 1)), f"it leaves out {said.replace(covered, '', 1)[:20]!r}"
+        rest = said.replace(covered, "", 1)
+        return _count(tokenizer, rest), f"it leaves out {rest[:20]!r}"
     return None, ""
 
 
-def _prompt_stands(tokens: Tokens, first: int, start: list[int], renderer: Renderer) -> bool | None:
+def _prompt_stands(text: Text, first: int, start: list[int], renderer: Renderer) -> bool | None:
     """Whether exactly the prompt stands before the mask; None if the template writes it otherwise in training."""
-    ids, tokenizer = tokens.ids.tolist(), renderer.tokenizer
+    ids, tokenizer = text.tokens.ids.tolist(), renderer.tokenizer
     before = ids[:first]
     marked = bool(getattr(renderer.template, "marked", False))
-    if before == start or (marked and before[: len(start)] == start):
-        return True
-    if renderer.max_length is not None and len(before) < len(start):
-        kept = before[_leading(before, tokenizer.bos_token_id) :]
-        if start[len(start) - len(kept) :] == kept and len(tokens) >= min(renderer.max_length, len(start)):
+    if ids[: len(start)] == start:
+        if first == len(start) or (marked and first > len(start)):
             return True
+        # An unknown token may stand for the end of the prompt and the beginning of the response together.
+        return None if first == len(start) - 1 and start[-1] == tokenizer.unk_token_id else False
+    if text.cut:
+        kept = before[_leading(before, tokenizer.bos_token_id) :]
+        return True if start[len(start) - len(kept) :] == kept else None
     prompt, shown = _decoded(tokenizer, start), _decoded(tokenizer, before)
     if prompt == shown and len(before) <= len(start):
         return True
@@ -207,7 +228,12 @@ def _prompt_stands(tokens: Tokens, first: int, start: list[int], renderer: Rende
         rest, joined = prompt[len(shown) :], _decoded(tokenizer, ids[: first + 1])[len(shown) :]
         if joined.startswith(rest) and len(joined) > len(rest) and first + 1 < len(ids):
             return True  # one token holds the end of the prompt and the beginning of the response
-    return False if _decoded(tokenizer, ids).startswith(prompt) else None
+    wanted_text, whole = (_squeezed(t) for t in (renderer.template.prompt(text.prompt), _decoded(tokenizer, ids)))
+    return False if _squeezed(prompt).endswith(wanted_text) and whole.startswith(_squeezed(prompt)) else None
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.split())
 
 
 def _decoded(tokenizer: Any, ids: list[int]) -> str:

@@ -1,0 +1,102 @@
+"""The step-zero proof where nothing is wrong: no false alarm for any family, objective, adapter or template."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import tiny
+from boresight.objectives import objectives
+from proofs import failing, job_of, lines_of, save_family, write_prefs
+
+
+@pytest.fixture(scope="module")
+def prefs(tmp_path_factory):
+    return write_prefs(tmp_path_factory.mktemp("data") / "prefs.jsonl")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return save_family("llama", tmp_path_factory.mktemp("base") / "model", initializer_range=0.05)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("BORESIGHT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def holds(job, **options):
+    lines = lines_of(job, **options)
+    assert not failing(lines), {n: (lines[n].residual, lines[n].words) for n in failing(lines)}
+    assert lines["gradient"].verdict == "holds"
+    return lines
+
+
+@pytest.mark.parametrize("family", sorted(tiny.FAMILIES))
+def test_every_family(family, prefs, tmp_path):
+    lines = holds(job_of(save_family(family, tmp_path / "model"), prefs))
+    assert lines["production"].residual < 1e-4
+    assert lines["policy = reference"].residual < 1e-4
+    assert abs(float(lines["loss"].words.split(",")[0]) - 0.6931) < 1e-3
+
+
+@pytest.mark.parametrize("family", sorted(set(tiny.FAMILIES) - {"cohere", "granite"}))
+def test_every_family_of_reward_models(family, prefs, tmp_path):
+    holds(job_of(save_family(family, tmp_path / "model"), prefs, method="bt-reward"))
+
+
+@pytest.mark.parametrize("method", sorted(objectives()))
+@pytest.mark.parametrize("micro_batch", [1, 8])
+def test_every_objective(method, micro_batch, base, prefs):
+    lines = holds(job_of(base, prefs, method=method, micro_batch=micro_batch))
+    assert (lines["policy = reference"].verdict == "holds") == ("reference" in objectives()[method].needs)
+
+
+WAYS = [{"dtype": "bf16"}, {"gradient_checkpointing": True}, {"dtype": "bf16", "adapter": "lora"}]
+
+
+@pytest.mark.parametrize("method", ["dpo", "simpo", "sft", "kto", "bt-reward"])
+@pytest.mark.parametrize("words", WAYS)
+def test_half_precision_checkpointing_and_adapters(method, words, base, prefs):
+    lines = holds(job_of(base, prefs, method=method, **words))
+    assert (lines["recomputed"].verdict == "holds") == ("gradient_checkpointing" in words)
+    assert ("rounding" in lines) == ("dtype" in words)
+
+
+def test_a_new_adapter_and_a_trained_one(base, prefs, tmp_path):
+    new = job_of(base, prefs, adapter="lora", lora_rank=2)
+    lines = holds(new)
+    assert "wait for their B" in lines["gradient reaches"].words
+    assert lines["adapter at work"].words.startswith("new")
+    tiny.train(new.model)
+    new.model.save_pretrained(tmp_path / "adapter")
+    new.tokenizer.save_pretrained(tmp_path / "adapter")
+    for choice, equal in (("start", True), ("base", False), (str(base), False)):
+        lines = holds(job_of(tmp_path / "adapter", prefs, adapter="lora", reference=choice))
+        assert lines["adapter as saved"].residual == 0
+        assert lines["adapter at work"].residual > 1e-3
+        gap = lines["policy = reference"]
+        assert (gap.residual < 1e-4) == equal
+        assert ("not equal, as declared" in gap.words) != equal
+
+
+def test_a_resumed_run_states_how_far_it_has_come(base, prefs):
+    job = job_of(base, prefs)
+    with torch.no_grad():
+        for parameter in job.model.parameters():
+            parameter.mul_(1.05)
+    assert "after 7 steps not equal" in holds(job, step=7)["policy = reference"].words
+
+
+def test_it_leaves_everything_as_it_was(base, prefs):
+    job = job_of(base, prefs, adapter="lora")
+    before = {n: p.clone() for n, p in job.model.state_dict().items()}
+    flags = [(p.requires_grad, p.grad) for p in job.model.parameters()]
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    holds(job)
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(before[n], p) for n, p in job.model.state_dict().items())
+    assert flags == [(p.requires_grad, p.grad) for p in job.model.parameters()]
+    assert job.model.training
+    assert "forward" not in vars(job.module)
