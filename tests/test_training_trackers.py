@@ -12,7 +12,7 @@ import pytest
 from boresight.errors import InputError
 from boresight.training import trackers as room
 from boresight.training.redact import HIDDEN, without_secrets
-from boresight.training.trackers import check_names, read_metrics, trackers
+from boresight.training.trackers import FileTracker, check_names, read_metrics, trackers
 
 EXACT = {"a": 0.1, "b": 1 / 3, "c": 1e-300, "d": 123456789.123456789, "e": math.pi, "f": -0.0, "g": 5e-324}
 ODD = {"nan": math.nan, "inf": math.inf, "minus": -math.inf}
@@ -303,3 +303,11 @@ def test_urls_lose_their_password_and_query_key() -> None:
 def test_plain_values_pass_unchanged() -> None:
     plain = {"lr": 1e-6, "n": 3, "on": True, "none": None, "path": "/data/skills.jsonl", "nested": {"x": [1, "b"]}}
     assert without_secrets(plain) == plain
+
+
+def test_half_a_surrogate_pair_does_not_end_a_run(tmp_path: Path) -> None:
+    tracker = FileTracker(tmp_path)
+    tracker.text(1, "sample/0", "left \ud800 right \U0001f600")
+    tracker.close()
+    line = json.loads((tmp_path / "samples.jsonl").read_text(encoding="utf-8"))
+    assert line["text"] == "left \ud800 right \U0001f600"

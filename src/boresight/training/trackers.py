@@ -222,7 +222,8 @@ def _reopen(path: Path, resume_step: int) -> IO[str]:
     aside = path.with_name(f".{path.name}.partial")
     aside.write_text("".join(kept), encoding="utf-8", newline="\n")
     aside.replace(path)
-    return path.open("a", encoding="utf-8", newline="\n")
+    # Half a surrogate pair is no character, but a tokenizer can make one: in JSON its code may stand for it.
+    return path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def _step(path: Path, line: str) -> int:
