@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -159,8 +158,6 @@ def _answers(world: LanguageWorld, model: Path, seed: int) -> _Answers:
 def _measure(world: LanguageWorld, run: Path, test: Path, before: _Answers, seed: int, seconds: float) -> Result:
     after = _answers(world, run / "model", seed)
     held_out = evaluate(run, test, samples=200, sample_tokens=24, batch=64, seed=seed, quiet=True)
-    words = json.dumps(held_out.to_dict(), indent=1, ensure_ascii=False)
-    (run / "evaluation.json").write_text(words, encoding="utf-8")
     pairs = list(zip(after.gold, before.gold, strict=True))
     return Result(
         run.name,

@@ -11,6 +11,7 @@ from typing import Any
 from boresight.data.table import Examples
 from boresight.errors import InputError
 from boresight.training.compute import Measure, Scorer
+from boresight.training.folder import write_whole
 from boresight.training.reporter import Reporter
 from boresight.training.stats import Interval, mean, paired_difference, proportion
 
@@ -63,6 +64,8 @@ def evaluate(
     held-out data; a run's `eval_data` if left out. reference: model that implicit rewards and KL are measured against.
     train_data: pairs for the TF-IDF baseline. samples: number of prompts that are sampled, 0 for none.
 
+    A run's evaluation is also written to `evaluation.json` in its folder, for the report.
+
     Raises InputError if the model or the data cannot be used.
     """
     from boresight.data.read import read
@@ -94,7 +97,13 @@ def evaluate(
             measures += _baselines(str(train_data), examples, values, reporter)
     if samples and not scorer.scores:
         measures += scorer.sampled(examples, samples, sample_tokens)
-    return Evaluation(policy, str(data), reference, measures, words)
+    found = Evaluation(policy, str(data), reference, measures, words)
+    if facts:
+        try:
+            write_whole(Path(model) / "evaluation.json", json.dumps(found.to_dict(), indent=1))
+        except OSError as error:
+            reporter.note(f"evaluation.json was not written: {error}", style="yellow")
+    return found
 
 
 def _on_pairs(scorer: Scorer, examples: Examples) -> tuple[list[Measure], list[str]]:
