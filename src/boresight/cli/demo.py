@@ -38,7 +38,7 @@ def demo(
     )
     output.say(
         "Win rate: gold reward against the base model's answer to the same prompt. KL: to the base model, nats an "
-        "answer. Accuracy: the implicit reward prefers the truly better of two held-out answers.\n",
+        "answer. Accuracy: of two held-out answers the truly better one gained more log-prob over the base model.\n",
         "dim",
     )
     for line in found.sentences:
