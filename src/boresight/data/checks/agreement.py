@@ -85,7 +85,12 @@ class Agreement(Check):
         votes = np.bincount(annotator, minlength=number)
         shared = np.bincount(annotator, others > 0, number)
         agreed = np.bincount(annotator, agree, number)
-        pooled = agreed.sum() / max(shared.sum(), 1)
+        # Over ordered pairs of votes on an item: how many there are and agree, in all and with each annotator.
+        pairings, agreeing = (others.sum(), (table[items, verdict] - 1).sum())
+        with_a, agree_a = (
+            np.bincount(annotator, others, number),
+            np.bincount(annotator, table[items, verdict] - 1, number),
+        )
         first, decided, ties = (np.zeros(number, np.int64) for _ in range(3))
         if pairs is not None:
             decided = np.bincount(annotator[~pairs.tie], minlength=number)
@@ -103,10 +108,9 @@ class Agreement(Check):
             if placed and decided[a]:
                 about["chose_the_first"] = proportion(first[a], int(decided[a])).to_dict()
             listed.append(about)
-            low = (
-                shared[a] >= LEAST
-                and proportion(min(agreed[a], shared[a]), int(shared[a]), confidence).high < pooled - 0.1
-            )
+            rest = pairings - 2 * with_a[a]
+            own = proportion(min(agreed[a], shared[a]), int(shared[a]), confidence)
+            low = shared[a] >= LEAST and rest >= LEAST and own.high < (agreeing - 2 * agree_a[a]) / rest - 0.1
             one = proportion(first[a], int(decided[a]), confidence)
             stuck = placed and decided[a] >= LEAST and (one.low > 0.8 or one.high < 0.2)
             if low or stuck:

@@ -31,10 +31,10 @@ class Cycles(Check):
             return
         circling = in_cycle(votes)
         if circling.any():
-            prompts = votes.prompt[circling]
-            rows, first = votes.row[circling], np.unique(prompts, return_index=True)[1]
-            of = len(np.unique(votes.prompt))
-            yield self.found("preference-cycles", len(first), of, rows, show=sorted(rows[first]))
+            prompts, count = numbered(votes.prompt[circling])
+            rows, of = votes.row[circling], len(np.unique(votes.prompt))
+            one = np.unique(rows[prompts == 0])  # one circle tells more than the beginnings of three
+            yield self.found("preference-cycles", count, of, rows, show=one)
 
 
 def in_cycle(votes: Votes) -> Ints:
