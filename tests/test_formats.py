@@ -356,7 +356,7 @@ def test_every_format_can_be_forced_and_an_unknown_one_names_the_nearest() -> No
     assert {"paired", "unpaired", "demonstrations", "ranked", "scored", "votes", "example"} <= set(forms())
     with pytest.raises(InputError, match="did you mean paired"):
         read([P], format="pared")
-    with pytest.raises(InputError, match=r"format no_such_module\.x"):
+    with pytest.raises(InputError, match=r"format .no_such_module\.x. does not resolve"):
         read([P], format="no_such_module.x")
     assert one(P | {"completion": "a"}, "demonstrations").responses == (Response("a"),)
 

@@ -10,6 +10,8 @@ from boresight.errors import InputError
 
 _INT = re.compile(r"[-+]?\d+$")
 _FLOAT = re.compile(r"[-+]?(\d[\d_]*)?\.?\d+([eE][-+]?\d+)?$|[-+]?\d+\.([eE][-+]?\d+)?$|[-+]?\.inf$|\.nan$")
+LONGEST = 4000
+"""Characters of the longest word, which is shorter than the longest number that Python reads."""
 _WORDS = {"true": True, "false": False, "null": None, "~": None}
 
 
@@ -22,6 +24,8 @@ def parse_options(words: Iterable[str]) -> dict[str, Any]:
     """
     options: dict[str, Any] = {}
     for word in words:
+        if len(word) > LONGEST:
+            raise InputError(f"{_short(word)} is too long: {len(word):,} characters", mend="give a shorter value")
         key, equals, value = word.partition("=")
         key = key.strip().replace("-", "_")
         if not equals:
@@ -37,6 +41,10 @@ def parse_options(words: Iterable[str]) -> dict[str, Any]:
     return options
 
 
+def _short(word: str) -> str:
+    return repr(word if len(word) <= 60 else word[:60] + "...")
+
+
 def _value(word: str, text: str) -> Any:
     """What one value's text stands for; `word` is named in the error."""
     if text[0] not in "[{\"'":
@@ -46,9 +54,10 @@ def _value(word: str, text: str) -> Any:
     try:
         # The base loader leaves every scalar text, so that lists hold what words of their own would have been.
         return _resolve(yaml.compose(text, Loader=yaml.BaseLoader))
-    except yaml.YAMLError as error:
-        problem = getattr(error, "problem", None) or "unreadable"
-        raise InputError(f"{word!r} cannot be read: {problem}", mend="check its brackets and quotes") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        deep = isinstance(error, RecursionError)
+        problem = "nested too deeply" if deep else getattr(error, "problem", None) or "unreadable"
+        raise InputError(f"{_short(word)} cannot be read: {problem}", mend="check its brackets and quotes") from None
 
 
 def _resolve(node: Any) -> Any:

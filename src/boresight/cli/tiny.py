@@ -14,11 +14,11 @@ def tiny(
     out: Annotated[str, typer.Option(help="Folder of the model; must be new.")],
     arch: Annotated[str, typer.Option(help="llama or qwen.")] = "llama",
     vocab: Annotated[int, typer.Option(help="Tokens of the tokenizer, at most.")] = 4096,
-    hidden: Annotated[int, typer.Option(help="Width.")] = 128,
-    layers: Annotated[int, typer.Option(help="Depth.")] = 4,
-    heads: Annotated[int, typer.Option(help="Attention heads.")] = 4,
+    hidden: Annotated[int, typer.Option(min=1, help="Width.")] = 128,
+    layers: Annotated[int, typer.Option(min=1, help="Depth.")] = 4,
+    heads: Annotated[int, typer.Option(min=1, help="Attention heads.")] = 4,
     seed: Annotated[int, typer.Option(help="Decides the weights.")] = 0,
-    limit: Annotated[int | None, typer.Option(help="Only the first rows of the data.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows of the data.")] = None,
     json: Annotated[bool, typer.Option("--json", help="For machines: JSON on stdout.")] = False,
 ) -> None:
     """Make a small untrained transformers model with a tokenizer trained on your data and a chat template.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from boresight.data.cells import Cells, has
 from boresight.data.example import Example
+from boresight.dotted import resolve
 from boresight.errors import InputError, nearest
 
 
@@ -70,11 +70,9 @@ def find(word: str) -> Form:
     known = forms()
     if word in known:
         return known[word]
-    module, _, attribute = word.rpartition(".")
-    try:
-        found_form = getattr(getattr(importlib.import_module(module), attribute), "__form__", None) if module else None
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"format {word}: {error}", mend=nearest(word, known)) from None
+    if "." not in word:
+        raise InputError(f"no format is called {word}", mend=nearest(word, known))
+    found_form = getattr(resolve(word, "format"), "__form__", None)
     if not isinstance(found_form, Form):
         raise InputError(f"no format is called {word}", mend=nearest(word, known))
     return found_form

@@ -15,6 +15,8 @@ import pyarrow as pa
 from boresight.data.table import Examples, ReadReport
 from boresight.errors import InputError
 
+MEND = "set BORESIGHT_CACHE to a folder that can be written, on a disk with room"
+
 
 def root(given: str | Path | None = None) -> Path:
     """The folder that is given, or $BORESIGHT_CACHE, or ~/.cache/boresight."""
@@ -32,7 +34,7 @@ class aside:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             what = f"the cache folder {self.folder} cannot be made: {error.strerror}"
-            raise InputError(what, mend="set BORESIGHT_CACHE to a folder that can be written") from None
+            raise InputError(what, mend=MEND) from None
         return self.path
 
     def __exit__(self, *rest: object) -> None:
@@ -41,10 +43,13 @@ class aside:
 
 def save(report: ReadReport, written: Path, folder: Path, key: str) -> None:
     """Put what was `written` aside, and its report, under the key."""
-    with aside(folder) as note:
-        note.write_text(json.dumps(report.to_dict()), "utf-8")
-        os.replace(note, folder / f"{key}.json")
-    os.replace(written, folder / f"{key}.arrow")
+    try:
+        with aside(folder) as note:
+            note.write_text(json.dumps(report.to_dict()), "utf-8")
+            os.replace(note, folder / f"{key}.json")
+        os.replace(written, folder / f"{key}.arrow")
+    except OSError as error:
+        raise InputError(f"the cache folder {folder} cannot be written to: {error.strerror}", mend=MEND) from None
 
 
 def load(folder: Path, key: str) -> Examples | None:
@@ -60,8 +65,12 @@ def digest(paths: Iterable[Path]) -> str:
     """32 hexadecimal digits that name the bytes of these files, in this order."""
     total = hashlib.blake2b(digest_size=16)
     for path in paths:
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest())
+        try:
+            with path.open("rb") as file:
+                total.update(hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest())
+        except OSError as error:
+            why = error.strerror or error
+            raise InputError(f"{path}: cannot be read: {why}", mend="check its permissions and the disk") from None
     return total.hexdigest()
 
 

@@ -18,13 +18,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TextIO, cast
 
-from boresight.data.cells import Bad
+from boresight.data.cells import Bad, plain
 from boresight.errors import InputError
 
 Rows = Iterator[tuple[int, Any]]
 
 KINDS = (".jsonl", ".json", ".csv", ".parquet")
 CHUNK = 1 << 20
+LONGEST = 1 << 28
+"""Bytes of the longest row, and of the longest file that must be read whole: a small gzip file can hold any number."""
 _BOM = b"\xef\xbb\xbf"
 _SPACE = re.compile(r"\s*")
 _AFTER = set(" \t\r\n,]")
@@ -38,13 +40,14 @@ def kind(path: Path) -> str | None:
 
 def rows(path: Path) -> Rows:
     """The rows of a file, whatever kind it is. Raises InputError if it is empty, binary, damaged or unreadable."""
-    try:
-        with path.open("rb") as raw:
-            parquet = raw.read(4) == b"PAR1"
-        with _whole(path) as stream:
-            start = stream.read(8192)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}", mend="check its permissions") from None
+    if not path.is_file():
+        raise InputError(
+            f"{path}: not a regular file", mend="write what a pipe or device gives into a file: it is read twice"
+        )
+    with _whole(path, packed=False) as raw:
+        parquet = raw.read(4) == b"PAR1"
+    with _whole(path) as stream:
+        start = stream.read(8192)
     if parquet:
         return _parquet(path)
     if not start.strip():
@@ -64,19 +67,41 @@ def rows(path: Path) -> Rows:
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[BinaryIO]:
-    """The file's bytes, unpacked if they are gzip whatever the name says; raises InputError if they break off."""
-    with path.open("rb") as raw:
-        packed = raw.read(2) == b"\x1f\x8b"
-        raw.seek(0)
-        try:
+def _whole(path: Path, *, packed: bool = True) -> Iterator[BinaryIO]:
+    """The file's bytes, if they are gzip and `packed` unpacked, whatever the name says.
+
+    Raises InputError if they break off or cannot be read.
+    """
+    try:
+        with path.open("rb") as raw:
+            packed = packed and raw.read(2) == b"\x1f\x8b"
+            raw.seek(0)
             if not packed:
                 yield raw
             else:
                 with gzip.open(raw) as stream:
                     yield cast(BinaryIO, stream)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise InputError(f"{path}: the gzip data is damaged: {error}", mend="copy or download it again") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path}: the gzip data is damaged: {error}", mend="copy or download it again") from None
+    except OSError as error:
+        why = error.strerror or error
+        raise InputError(f"{path}: cannot be read: {why}", mend="check its permissions and the disk") from None
+
+
+def _bounded(stream: Any, path: Path) -> Iterator[Any]:
+    """The lines of a binary or text stream. Raises InputError at one that is longer than any row can be."""
+    number = 1
+    while line := stream.readline(LONGEST):
+        if len(line) >= LONGEST:
+            raise _too_long(path, number)
+        yield line
+        number += 1
+
+
+def _too_long(path: Path, line: int) -> InputError:
+    return InputError(
+        f"{path}:{line}: more than {LONGEST >> 20} MiB in one piece", mend="write one object a line (.jsonl)"
+    )
 
 
 def _decoded(line: bytes) -> Any:
@@ -95,7 +120,7 @@ def _decoded(line: bytes) -> Any:
 
 def _lines(path: Path) -> Rows:
     with _whole(path) as stream:
-        for number, line in enumerate(stream, 1):
+        for number, line in enumerate(_bounded(stream, path), 1):
             if not line.isspace():
                 yield number, _decoded(line.rstrip(b"\r\n"))
 
@@ -103,13 +128,17 @@ def _lines(path: Path) -> Rows:
 def _is_lines(path: Path) -> bool:
     """One JSON value a line: the first line is one, and more follows."""
     with _whole(path) as stream:
-        return not isinstance(_decoded(stream.readline(64 * CHUNK)), Bad) and any(not x.isspace() for x in stream)
+        first = _decoded(stream.readline(64 * CHUNK))
+        return not isinstance(first, Bad) and any(not line.isspace() for line in _bounded(stream, path))
 
 
 def _document(path: Path) -> Rows:
     """One JSON object: an object of columns, rows under one of its keys, or a single row."""
     with _whole(path) as stream:
-        value = _decoded(stream.read())
+        held = stream.read(LONGEST)
+        if len(held) == LONGEST:
+            raise _too_long(path, 1)
+        value = _decoded(held)
     if isinstance(value, dict):
         lists = [v for v in value.values() if isinstance(v, list) and v]
         tables = [v for v in lists if all(isinstance(row, dict) and not {"role", "from"} & set(row) for row in v)]
@@ -158,6 +187,8 @@ class _Window:
             except ValueError:
                 if self.ended:
                     raise
+            if len(self.buffer) - self.at > LONGEST:
+                raise ValueError(f"a value of more than {LONGEST >> 20} MiB")
             self.grow(size)
             size *= 2
 
@@ -185,17 +216,23 @@ def _array(path: Path) -> Rows:
             try:
                 value = window.value()
             except (ValueError, RecursionError) as error:
-                broken(getattr(error, "msg", None) or "nested too deeply")
+                broken("nested too deeply" if isinstance(error, RecursionError) else str(getattr(error, "msg", error)))
             yield line, value
             mark = window.peek()
             window.move(window.at + 1)
 
 
 def _csv(path: Path) -> Rows:
-    csv.field_size_limit(2**31 - 1)  # for the whole process; the default refuses a text of 128 KiB
+    csv.field_size_limit(LONGEST)  # for the whole process; the default refuses a text of 128 KiB
     with _whole(path) as stream, io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="") as text:
-        reader = csv.reader(text)
-        header = next(reader, [])
+        reader = csv.reader(_bounded(text, path))
+        try:
+            header = next(reader, [])
+        except csv.Error as error:
+            raise InputError(f"{path}:1: the header cannot be read: {error}", mend="mend its quotes") from None
+        twice = next((name for i, name in enumerate(header) if name in header[:i]), None)
+        if twice is not None:
+            raise InputError(f"{path}:1: the column {plain(twice)!r} is there twice", mend="rename one of them")
         while True:
             line = reader.line_num + 1
             try:
@@ -217,7 +254,23 @@ def _parquet(path: Path) -> Rows:
 
     try:
         with pq.ParquetFile(path) as file:
-            batches = (batch.to_pylist() for batch in file.iter_batches(batch_size=500))
-            yield from enumerate((row for batch in batches for row in batch), 1)
+            names = file.schema_arrow.names
+            twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+            if twice is not None:
+                raise InputError(f"{path}: the column {plain(twice)!r} is there twice", mend="rename one of them")
+            batches = file.iter_batches(batch_size=500)
+            yield from enumerate((row for batch in batches for row in values(batch)), 1)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: the Parquet file is damaged: {error}", mend="copy or download it again") from None
+
+
+def values(batch: Any) -> Iterator[Any]:
+    """The rows of an Arrow batch or table as dictionaries; a Bad for each that Python has no values for."""
+    try:
+        yield from batch.to_pylist()
+    except (ValueError, OverflowError):  # bytes that are no UTF-8, a date outside Python's years
+        for place in range(batch.num_rows):
+            try:
+                yield batch.slice(place, 1).to_pylist()[0]
+            except (ValueError, OverflowError) as error:
+                yield Bad("", "values that can be read", str(error))

@@ -129,7 +129,7 @@ class _Reading:
                     self._part(step, writer)
                     unused |= dict.fromkeys(step.unused)
         except (UnicodeEncodeError, OverflowError, pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise InputError(f"{self.title}: an example cannot be stored: {error}") from None
+            raise InputError(f"{self.title}: an example cannot be stored: {error}", mend="shorten it") from None
         except OSError as error:
             raise InputError(f"{sink}: cannot be written: {error}", mend="set BORESIGHT_CACHE to a folder") from None
         formats = ", ".join(dict.fromkeys(step.form.id if step.form else "example" for step in plans))

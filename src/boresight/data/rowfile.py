@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from boresight.data.cache import MEND as CACHE_MEND
 from boresight.data.cache import root
 from boresight.data.rowreport import RowsReport
 from boresight.data.tokens import Row, Tokens
+from boresight.errors import InputError
 
 BATCH = 256
 """Rows of one Arrow record batch: what is parsed together when one of them is read."""
@@ -108,10 +111,10 @@ def write_rows(rows: Iterable[Row], path: Path, *, fingerprint: str, report: Row
         ],
         metadata={"fingerprint": fingerprint},
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside, note = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("rows", "report"))
     count = 0
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
             for part in _parts(rows):
                 writer.write_batch(pa.record_batch(_columns(part), schema=schema))
@@ -120,9 +123,13 @@ def write_rows(rows: Iterable[Row], path: Path, *, fingerprint: str, report: Row
             note.write_text(json.dumps(report.to_dict(), ensure_ascii=False), "utf-8")
             os.replace(note, path.with_suffix(".json"))
             os.replace(aside, path)
+    except OSError as error:
+        why = error.strerror or error
+        raise InputError(f"the cache folder {path.parent} cannot be written to: {why}", mend=CACHE_MEND) from None
     finally:
-        aside.unlink(missing_ok=True)
-        note.unlink(missing_ok=True)
+        for rest in (aside, note):
+            with suppress(OSError):
+                rest.unlink(missing_ok=True)
     return count
 
 

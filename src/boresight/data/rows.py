@@ -258,7 +258,7 @@ def _mend(report: RowsReport, kind: Kind, labelled: bool) -> str:
         "no-feedback": f"these rows are made of {wants}: use a method that takes the feedback your data has",
         "tie": "ties cannot be trained on as pairs: give data with preferences",
         "too-long": "raise max_length, or use truncation=cut-prompt",
-        "identical": "the two responses of each pair are the same: look at how the data was made",
+        "identical": "look at how the data was made, and with check --show 1 at what the template writes",
         "identical-after-truncation": "raise max_length, or use truncation=drop",
         "template": "mend the roles of the messages, or use template=plain",
         "no-such-turn": "use spans=last, or indices of the assistant's messages",

@@ -11,6 +11,7 @@ from typing import Any
 
 from boresight.data import files
 from boresight.data.files import KINDS, Rows, kind
+from boresight.data.hub import hub
 from boresight.errors import InputError, nearest
 
 
@@ -26,11 +27,17 @@ class Part:
 
 def locate(source: str | Path, split: str) -> Part:
     """What a path or hub name stands for. Raises InputError where there is nothing to read."""
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return _folder(path, split)
-    if path.exists():
-        return _file(path)
+    try:
+        path = Path(source).expanduser()
+        if path.is_dir():
+            return _folder(path, split)
+        if path.exists():
+            return _file(path)
+    except (OSError, RuntimeError) as error:  # a name too long, a folder that may not be entered, no such ~user
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"{source}: cannot be read: {why}", mend="check the path and its permissions") from None
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(source)):
+        raise InputError(f"{source}: an address, not a path", mend="download it, and give the path of the file")
     if isinstance(source, str) and re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", source) and not kind(path):
         return _hub(source, split)
     if not path.parent.is_dir():
@@ -78,6 +85,10 @@ def _saved(path: Path) -> Rows:
     from datasets import load_from_disk
 
     try:
+        state = json.loads((path / "state.json").read_text("utf-8"))
+        outside = [f["filename"] for f in state["_data_files"] if Path(f["filename"]).name != f["filename"]]
+        if outside:
+            raise ValueError(f"it lists a file outside its folder, {outside[0]}")
         table = load_from_disk(str(path))
     except Exception as error:  # whatever pyarrow or datasets make of a damaged folder
         raise InputError(f"{path}: the saved data set cannot be read: {error}", mend="save it again") from None
@@ -85,8 +96,8 @@ def _saved(path: Path) -> Rows:
 
 
 def _table(table: Any) -> Rows:
-    batches = (batch.to_pylist() for batch in table.with_format("arrow").iter(500))
-    yield from enumerate((row for batch in batches for row in batch), 1)
+    batches = table.with_format("arrow").iter(500)  # so that nothing is decoded: paths of images are never opened
+    yield from enumerate((row for batch in batches for row in files.values(batch)), 1)
 
 
 def _hub(source: str, split: str) -> Part:
@@ -94,9 +105,11 @@ def _hub(source: str, split: str) -> Part:
 
     name, _, config = source.partition(":")
     try:
-        table = load_dataset(name, config or None, split=split)
+        with hub() as silent:
+            table = load_dataset(name, config or None, split=split)
     except Exception as error:  # datasets, huggingface_hub, httpx: each has its own, and all mean the same here
-        why = f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
+        why = f"{silent}; " if silent else ""
+        why += f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
         raise InputError(
             f"{source}: neither a file here nor a data set that the hub gave (split {split}): {why}",
             mend="check the path or name (owner/name, owner/name:config), the split, the network, and HF_HUB_OFFLINE",

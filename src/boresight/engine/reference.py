@@ -209,7 +209,7 @@ def _same_vocabulary(policy: Any, model: Any, choice: str, tokenizer: Any) -> No
     from transformers import AutoTokenizer
 
     try:
-        other = AutoTokenizer.from_pretrained(choice)
+        other = AutoTokenizer.from_pretrained(choice, trust_remote_code=False)
     except (OSError, ValueError):
         return  # a model saved without its tokenizer: the size is all there is to compare
     mine, other_words = tokenizer.get_vocab(), other.get_vocab()

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from boresight.data.tokens import Tokens
 from boresight.engine.shards import Damaged, Shard, read_shard, write_shard
-from boresight.errors import RunError
+from boresight.errors import InputError, RunError
 from boresight.objectives import LogProbs
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,8 @@ class ReferenceStore:
     """
 
     def __init__(self, folder: str | Path, fingerprint: str) -> None:
+        if Path(folder).exists() and not Path(folder).is_dir():
+            raise InputError(f"store={folder} is a file", mend="name a folder, or leave store away")
         self.path = Path(folder) / fingerprint
         self._shards: list[Shard] = []
         self._open: set[str] = set()

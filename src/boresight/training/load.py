@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from boresight.data.hub import hub
+from boresight.data.tokenizer import first_line, load_tokenizer, loaded
+from boresight.data.trust import check_settings, check_weights
 from boresight.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,29 +40,21 @@ def hush_transformers() -> None:
     logging.set_verbosity_error()
 
 
-def load_tokenizer(name: str) -> Any:
-    """The tokenizer saved with a model. Raises InputError if there is none."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"no tokenizer at {name}: {_first_line(error)}", mend=_WHERE) from None
-
-
 def adapter_base(name: str) -> str | None:
     """The base model that the adapter at `name` belongs to; None if `name` is no adapter."""
     from transformers.utils.peft_utils import find_adapter_config_file
 
     try:
-        found = find_adapter_config_file(name)
+        with hub() if not Path(name).exists() else nullcontext():
+            found = find_adapter_config_file(name)
     except (OSError, ValueError):
         return None
     if found is None:
         return None
     from peft import PeftConfig
 
-    base = PeftConfig.from_pretrained(name).base_model_name_or_path
+    settings = loaded(name, "adapter_config.json", lambda: PeftConfig.from_pretrained(name))
+    base = settings.base_model_name_or_path
     if not base:
         raise InputError(f"the adapter at {name} does not name its base model", mend="set base_model_name_or_path")
     return str(base)
@@ -73,13 +70,14 @@ def load(
     Raises InputError that says what is missing and how to mend it.
     """
     hush_transformers()
+    check_settings(name)
     base = adapter_base(name)
     tokenizer = load_tokenizer(name)
-    model = _load_weights(base or name, kind, dtype, four_bit)
+    of = f" (base of the adapter at {name})" if base else ""
+    model = _load_weights(base or name, kind, dtype, four_bit, of)
     if base is not None:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, name, is_trainable=train)
+        model = _load_adapter(model, name, train)
+    _finite(model, name)
     vocabulary = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > vocabulary:
         raise InputError(
@@ -91,19 +89,25 @@ def load(
     return Loaded(model, tokenizer, base or name, name if base else None, pad_id)
 
 
-def _load_weights(name: str, kind: Kind, dtype: torch.dtype, four_bit: bool) -> Any:
+def _load_weights(name: str, kind: Kind, dtype: torch.dtype, four_bit: bool, of: str = "") -> Any:
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    options: dict[str, Any] = {"dtype": dtype}
+    options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": False, "weights_only": True}
     if kind == "score":
         options["num_labels"] = 1
     if four_bit:
         options["quantization_config"] = _four_bit(dtype)
     auto = AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
-    try:
-        model, info = auto.from_pretrained(name, output_loading_info=True, **options)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"no usable model at {name}: {_first_line(error)}", mend=_WHERE) from None
+    check_settings(name)
+    check_weights(name)
+    options["ignore_mismatched_sizes"] = True  # so that they are told by name, below
+    model, info = loaded(name, f"model{of}", lambda: auto.from_pretrained(name, output_loading_info=True, **options))
+    if info["mismatched_keys"]:
+        key, there, here = sorted(info["mismatched_keys"])[0]
+        raise InputError(
+            f"the weights at {name} do not fit its config.json: {key} has the shape {tuple(there)}, not {tuple(here)}",
+            mend="give the config.json that was saved with these weights",
+        )
     missing = [k for k in info["missing_keys"] if not (kind == "score" and k.startswith(("score.", "classifier.")))]
     if missing:
         raise InputError(
@@ -111,6 +115,36 @@ def _load_weights(name: str, kind: Kind, dtype: torch.dtype, four_bit: bool) -> 
             mend="they would be random: give the whole checkpoint",
         )
     return model
+
+
+def _load_adapter(model: Any, name: str, train: bool) -> Any:
+    from peft import PeftModel
+    from peft.utils.save_and_load import SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
+
+    if Path(name).is_dir() and not any((Path(name) / n).exists() for n in (SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME)):
+        raise InputError(f"the adapter at {name} has no {SAFETENSORS_WEIGHTS_NAME}", mend="give the whole folder")
+    try:
+        return PeftModel.from_pretrained(model, name, is_trainable=train)
+    except Exception as error:  # peft, torch, safetensors: each has its own, and all mean the same here
+        raise InputError(
+            f"the adapter at {name} does not fit its base model: {_reason(error)}",
+            mend="put the base model that it was trained on into its adapter_config.json",
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    """torch names the class first, and what is wrong with it on the next line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[1][:300] if len(lines) > 1 and lines[0].endswith(":") else first_line(error)
+
+
+def _finite(model: Any, name: str) -> None:
+    for key, tensor in model.state_dict().items():
+        plain = tensor.dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+        if plain and not bool(torch.isfinite(tensor.sum(dtype=torch.float32))):
+            raise InputError(
+                f"the weights at {name} hold NaN or infinities, in {key}", mend="take an earlier checkpoint of it"
+            )
 
 
 def _four_bit(dtype: torch.dtype) -> Any:
@@ -141,10 +175,12 @@ def add_lora(model: Any, *, rank: int, alpha: float, targets: str, kind: Kind, f
         target_modules=modules,
         task_type="CAUSAL_LM" if kind == "causal" else "SEQ_CLS",
     )
+    linear = {n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
     try:
         return get_peft_model(model, config)
     except ValueError as error:
-        raise InputError(f"lora_targets={targets}: {_first_line(error)}", mend="name modules of this model") from None
+        mend = f"name modules of this model: {', '.join(sorted(linear))}"
+        raise InputError(f"lora_targets={targets}: {first_line(error)}", mend=mend) from None
 
 
 def _pad(tokenizer: Any, model: Any, kind: Kind) -> int:
@@ -175,10 +211,3 @@ def turn_ends(loaded: Loaded, renderer: Renderer) -> list[int]:
     described = renderer.describe().get("end_of_turn")
     found = set(end_tokens(loaded.model, loaded.tokenizer)) | ({int(described["id"])} if described else set())
     return sorted(found)
-
-
-_WHERE = "give a folder written by save_pretrained, or a hub name that can be reached from here"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).strip().split("\n", 1)[0][:300]

@@ -11,9 +11,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from boresight.catalogue.trial import tiny_batch
+from boresight.dotted import told
 from boresight.errors import InputError, nearest
 from boresight.objectives import Objective
 from boresight.training.method import find_objective
+from boresight.training.recipefile import read_recipe
 
 LORA_LR_FACTOR = 10
 """Schulman et al. 2025, 'LoRA without regret': the best LoRA rate is about ten times that of full training."""
@@ -26,7 +28,7 @@ def _given(source: str, description: str, default: Any, **limits: Any) -> Any:
 class Recipe(BaseModel):
     """Everything that decides a run. `Recipe.read` makes one of words; `settings()` says where each value is from."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     method: str = Field(description="objective: a registered id, or a dotted path to one of your own")
     model: str = Field(description="model to train: a directory or a hub name")
@@ -94,6 +96,13 @@ class Recipe(BaseModel):
     def _as_yaml_reads_it(cls, value: Any) -> Any:
         return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
+    @field_validator("*")
+    @classmethod
+    def _within_reach(cls, value: Any) -> Any:
+        if isinstance(value, int) and abs(value) >= 2**32:
+            raise ValueError("must be less than 2^32")
+        return value
+
     @model_validator(mode="before")
     @classmethod
     def _paths_as_text(cls, values: Any) -> Any:
@@ -105,15 +114,18 @@ class Recipe(BaseModel):
 
         Raises InputError that names the key, what was expected, and the nearest valid key.
         """
-        base = _from_yaml(Path(source)) if isinstance(source, str | Path) else dict(source or {})
-        flat = {**base, **base.pop("params", {}), **words}
+        base = read_recipe(Path(source)) if isinstance(source, str | Path) else dict(source or {})
+        params = base.pop("params", None) or {}
+        if not isinstance(params, Mapping):
+            raise InputError(f"option params={params!r}: not a mapping", mend="give the options themselves")
+        flat = {**base, **params, **words}
         flat = {k.replace("-", "_"): v for k, v in flat.items()}
         for key in ("method", "model", "data", "out"):
             if flat.get(key) in (None, ""):
                 raise InputError(f"a run needs {key}=...", mend=cls.model_fields[key].description or "")
         known = find_objective(str(flat["method"]))
         ours = {k: v for k, v in flat.items() if k in cls.model_fields}
-        params = {}
+        params = {}  # those of them that the method takes
         for key, value in flat.items():
             if key in ours:
                 continue
@@ -191,7 +203,10 @@ def _coerce(known: Objective, key: str, value: Any) -> float | int | bool | str:
         if kind is bool
         else isinstance(value, str)
         if kind is str
-        else isinstance(value, int | float) and not isinstance(value, bool) and (kind is float or value == int(value))
+        else isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and abs(value) < 2**63  # not NaN and not infinite either
+        and (kind is float or value == int(value))
     )
     if not fits:
         raise InputError(
@@ -207,36 +222,11 @@ def _try(known: Objective, params: Mapping[str, Any]) -> None:
         losses = known.function(tiny_batch(known.takes), **params)
     except ValueError as error:
         raise InputError(f"method {known.id}: {error}", mend=f"see boresight methods show {known.id}") from None
-    if tuple(losses.shape) != (2,):
+    except Exception as error:  # it may be somebody's own
+        raise InputError(f"method {known.id} fails on a tiny batch: {told(error)}", mend="mend it") from None
+    shape = tuple(getattr(losses, "shape", ())) if losses is not None else "no tensor"
+    if shape != (2,):
         raise InputError(
-            f"method {known.id} returned losses of shape {tuple(losses.shape)} for 2 examples",
+            f"method {known.id} returned losses of shape {shape} for 2 examples",
             mend="an objective returns one loss per example and never averages",
         )
-
-
-def _from_yaml(path: Path) -> dict[str, Any]:
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"no recipe at {path}", mend="give a YAML file, or method=... model=... data=...") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the recipe {path}: {error}", mend="give a UTF-8 YAML file") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error)
-        raise InputError(f"{path}{where}: not valid YAML: {problem}", mend="indent with spaces, not tabs") from None
-    if not isinstance(loaded, dict):
-        raise InputError(f"{path}: a recipe is a list of `key: value` lines", mend="see examples/")
-    for key, value in loaded.items():
-        if isinstance(value, str):
-            loaded[key] = _number_like(value)
-    return loaded
-
-
-def _number_like(text: str) -> Any:
-    """YAML 1.1 reads 1e-6 as text; people mean the number."""
-    try:
-        return float(text) if any(c.isdigit() for c in text) and "e" in text.lower() else text
-    except ValueError:
-        return text
