@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -39,11 +39,11 @@ SECONDS = 5.0
 """What the proof may take, roughly, on its model."""
 TWICE = 4
 """Sequences about which a reference is asked a second time."""
-_PASSES = 14
-"""Forward passes' worth of work that the proof does on its rows, backward passes counted as two."""
+_PASSES = 24
+"""Forward passes' worth of work that the proof does on its rows: backward passes are two, padding doubles some."""
 _LOGITS = 1 << 27
 """Most logits of one sequence that the oracle makes: 0.5 GiB in fp32."""
-_SPEED = {"cpu": 3e10, "cuda": 5e13}
+_SPEED = {"cpu": 6e10, "cuda": 5e13}
 """Floating-point operations a second, a cautious guess: of one CPU thread, of a GPU."""
 
 
@@ -157,10 +157,9 @@ class Bench:
 
     def run(self, tokens: Sequence[Tokens], *, micro: int | None = None, pad_id: int | None = None) -> Values:
         """The same, `micro` sequences at a time, padded with another id."""
-        size, made = micro or self.micro, []
+        made = []
         with torch.no_grad():
-            for start in range(0, len(tokens), size):
-                part = tokens[start : start + size]
+            for part in batches(tokens, [len(t) for t in tokens], micro or self.micro):
                 made += split(self.forward(part, self.pad_id if pad_id is None else pad_id))
         return made
 
@@ -179,6 +178,22 @@ class Bench:
         differences = [np.abs(x.astype(np.float64) - y) for x, y in zip(a, b, strict=True) if x.size]
         each = [float(d.mean() if self.half else d.max()) for d in differences]
         return max(each, key=lambda d: (math.isnan(d), d), default=0.0)
+
+
+T = TypeVar("T")
+
+
+def batches(things: Sequence[T], lengths: Sequence[int], most: int) -> Iterator[Sequence[T]]:
+    """Consecutive parts of at most `most`, cut earlier where two thirds of a padded batch would be padding."""
+    start, total = 0, 0
+    for i, length in enumerate(lengths):
+        whole = (i - start + 1) * max(lengths[start : i + 1])
+        if i > start and (i - start == most or whole > 3 * (total + length)):
+            yield things[start:i]
+            start, total = i, 0
+        total += length
+    if len(things) > start:
+        yield things[start:]
 
 
 def inner(module: nn.Module) -> TokenLogProbs | ResponseScores:
@@ -250,24 +265,23 @@ def proof_rows(lengths: NDArray[np.int64], sides: int, model: Any, *, count: int
 
     lengths: (rows,) tokens of each row's longest sequence. sides: sequences a row. What it can afford follows from
     the model's size and the machine alone, so that all processes choose alike: about SECONDS of work, and full logits
-    of one sequence within half a GiB.
+    of one sequence within half a GiB. In ascending order of length.
     """
     device = next(model.parameters()).device.type
     speed = _SPEED.get(device, _SPEED["cuda"]) * (torch.get_num_threads() if device == "cpu" else 1)
     size = sum(p.numel() for p in model.parameters())
     vocabulary = int(bare(model).config.get_text_config().vocab_size)
-    left = SECONDS * speed / (2 * _PASSES * max(1, size))
-    longest = min(_LOGITS // vocabulary, int(lengths.max()))
+    afford = SECONDS * speed / (2 * _PASSES * max(1, size) * sides)
     order = np.argsort(lengths, kind="stable")
-    chosen = [int(order[0])]
-    left -= sides * int(lengths[order[0]])
+    # A quarter is kept for rows of common lengths.
+    longest = min(_LOGITS // vocabulary, int(0.75 * (afford - lengths[order[0]])))
+    fits = order[: int(np.searchsorted(lengths[order], longest, side="right"))]
     drawn = np.random.default_rng(seed).permutation(len(lengths))[: 64 * count]
-    fits = order[: int(np.searchsorted(lengths[order], min(longest, left / max(1, sides)), side="right"))]
+    chosen = [int(order[0])]
     for row in [*fits[-1:].tolist(), *drawn.tolist()]:
         if len(chosen) == count:
             break
-        cost = sides * int(lengths[row])
-        if row not in chosen and cost <= left and lengths[row] <= longest:
+        spent = int(lengths[[*chosen, row]].sum())
+        if row not in chosen and spent <= afford and lengths[row] <= longest:
             chosen.append(row)
-            left -= cost
-    return chosen
+    return sorted(chosen, key=lambda row: int(lengths[row]))

@@ -179,7 +179,8 @@ def gradient(bench: Bench, work: Callable[[], None]) -> Gradient:
             continue
         flat = _local(parameter.grad.detach()).reshape(-1)
         part = flat[:: max(1, flat.numel() // GLIMPSE)].double().cpu()
-        found[name] = (float(flat.double().norm()) if flat.numel() else 0.0, part)
+        # Of a split tensor this process may hold nothing: what flows there, another one sees.
+        found[name] = (float(flat.double().norm()) if flat.numel() else math.inf, part)
     for parameter in bench.model.parameters():
         parameter.grad = None
     return found
@@ -235,11 +236,11 @@ def gradients_apart(a: Gradient, b: Gradient) -> tuple[float, str]:
 
     Relative to the tensor's own norm and, where that is nothing but rounding, to a thousandth of the largest norm.
     """
-    largest = max((g[0] for g in b.values() if g), default=0.0) or 1.0
+    largest = max((g[0] for g in b.values() if g and g[1].numel()), default=0.0) or 1.0
     worst, where = 0.0, ""
     for name in b:
         x, y = a.get(name), b[name]
-        if x is None and y is None:
+        if all(g is None or not g[1].numel() for g in (x, y)):
             continue
         norm = max(y[0] if y else 0.0, 1e-3 * largest)
         if x is None or y is None:

@@ -19,7 +19,7 @@ from boresight.engine.batch import pad
 from boresight.engine.dropout import evaluating
 from boresight.engine.headform import bare
 from boresight.engine.padded import TokenLogProbs, plain_logprobs
-from boresight.engine.proof import Bench, Line, Values, absent, inner, judged, split, through
+from boresight.engine.proof import Bench, Line, Values, absent, batches, inner, judged, split, through
 
 _REPORT = "report it with the model's config.json; proof=off trains in spite of it"
 
@@ -44,8 +44,7 @@ def padded(bench: Bench) -> Values:
     with torch.no_grad(), evaluating(bench.module):
         if not bench.scores:
             made = []
-            for start in range(0, len(bench.tokens), bench.micro):
-                some = bench.tokens[start : start + bench.micro]
+            for some in batches(bench.tokens, [len(t) for t in bench.tokens], bench.micro):
                 values = through(bench.module, lambda some=some: plain_logprobs(part.model, some, bench.pad_id).values)  # type: ignore[misc]
                 sizes = np.cumsum([t.response_length for t in some])[:-1]
                 made += np.split(values.double().cpu().numpy(), sizes)
@@ -66,8 +65,8 @@ def recomputed(bench: Bench) -> Values:
     """The run's path as it is when gradients are wanted, which is when activations are recomputed."""
     with torch.enable_grad():
         made = []
-        for start in range(0, len(bench.tokens), bench.micro):
-            made += split(bench.forward(bench.tokens[start : start + bench.micro], bench.pad_id))
+        for some in batches(bench.tokens, [len(t) for t in bench.tokens], bench.micro):
+            made += split(bench.forward(some, bench.pad_id))
     return made
 
 

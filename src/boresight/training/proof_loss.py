@@ -16,7 +16,7 @@ from torch import Tensor
 
 from boresight.data.tokens import Row, Tokens
 from boresight.engine.headform import bare
-from boresight.engine.proof import Bench, Line, absent, alone, judged
+from boresight.engine.proof import Bench, Line, absent, alone, batches, judged
 from boresight.engine.proof_model import gradient, gradient_lines
 from boresight.objectives import LogProbs, PairLogProbs, PairScores, PairSide, ResponseLogProbs
 from boresight.training.batches import Batch, assemble, sequences
@@ -41,8 +41,7 @@ def _closed_form_line(job: Job, bench: Bench, rows: list[Row]) -> Line:
     both = objective.takes is not ResponseLogProbs
     worst, shown = 0.0, 0.0
     with torch.no_grad():
-        for start in range(0, len(rows), job.micro_batch):
-            part = rows[start : start + job.micro_batch]
+        for part in _parts(job, rows):
             if both and "reference" not in objective.needs:
                 part = [replace(row, sequences=(row.sequences[0],) * 2) for row in part]
             tokens = sequences(objective, part)
@@ -161,8 +160,8 @@ def _gradients(job: Job, bench: Bench, rows: list[Row], kl: Tensor | None) -> tu
     found: dict[str, list[float]] = {"ours": [], "theirs": []}
 
     def ours() -> None:
-        for start in range(0, len(rows), job.micro_batch):
-            losses, _ = job.losses(rows[start : start + job.micro_batch], kl)
+        for part in _parts(job, rows):
+            losses, _ = job.losses(part, kl)
             found["ours"] += losses.detach().double().cpu().tolist()
             _backward(losses)
 
@@ -177,6 +176,12 @@ def _gradients(job: Job, bench: Bench, rows: list[Row], kl: Tensor | None) -> tu
     mine, true = gradient(bench, ours), gradient(bench, theirs)
     _, slopes = _by_hand(job, bench, rows, kl, [rows])
     return (mine, np.array(found["ours"])), (true, np.array(found["theirs"])), not slopes.any()
+
+
+def _parts(job: Job, rows: Sequence[Row]) -> Iterator[list[Row]]:
+    """Micro-batches of the run's own size."""
+    lengths = [max(len(t) for t in row.sequences) for row in rows]
+    return (list(part) for part in batches(rows, lengths, job.micro_batch))
 
 
 def _backward(losses: Tensor) -> None:
