@@ -56,11 +56,11 @@ def train(
         output.emit_json(done)
         return
     if not done.steps:
-        words = "its proof is above" if not quiet else f"its proof is in {done.folder / 'run.json'}"
-        output.say(f"{done.method}: nothing was trained (max_steps=0); {words}", "bold")
+        proof = "its proof is above" if not quiet else f"its proof is in {done.folder / 'run.json'}"
+        output.say(f"{done.method}: nothing was trained (max_steps=0); {proof}", "bold")
         return
     output.say(f"{done.method}: {done.steps} steps in {done.seconds:.0f} s; the model is in {done.model}", "bold")
-    output.key_values("", [(k, v) for k, v in sorted(done.metrics.items())])
+    output.key_values("", sorted(done.metrics.items()))
     for alarm in done.alarms:
         output.say(alarm, "yellow")
     output.say(f"next: boresight evaluate {done.folder} --data HELD-OUT", "dim")
