@@ -130,7 +130,7 @@ def test_a_file_is_read_and_what_cannot_be_read_is_a_finding(model: str, tmp_pat
 
 def test_a_model_without_tokenizer_and_wrong_words_are_refused(model: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="no tokenizer can be loaded"):
+    with pytest.raises(InputError, match="no usable tokenizer at"):
         check(CLEAN, str(tmp_path / "empty"))
     with pytest.raises(InputError, match="truncation='cut' is unknown"):
         check(CLEAN, model, truncation="cut")

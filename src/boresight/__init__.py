@@ -35,7 +35,6 @@ _WHERE = {
 if TYPE_CHECKING:
     from boresight.catalogue import methods as methods
     from boresight.catalogue import show as show
-    from boresight.training.check import check as check
     from boresight.data.example import Example as Example
     from boresight.data.example import Message as Message
     from boresight.data.example import Response as Response
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
     from boresight.objectives import ResponseLogProbs as ResponseLogProbs
     from boresight.objectives import objective as objective
     from boresight.objectives import objectives as objectives
+    from boresight.training.check import check as check
     from boresight.training.evaluate import evaluate as evaluate
     from boresight.training.train import train as train
 

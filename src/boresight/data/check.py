@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boresight.data.checks import SEVERITIES, Check, Columns, Finding, Looked, Setting, Severity, checks
+from boresight.data.pretrained import load_tokenizer
 from boresight.data.render import Renderer
 from boresight.data.rowreport import RowsReport
 from boresight.data.rows import ExampleTable, Kind, make_rows
-from boresight.errors import BoresightError, InputError, nearest
+from boresight.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -137,7 +138,7 @@ def check(
     renderer = None
     if model is not None:
         options: dict[str, Any] = {"template": template, "spans": spans, "truncation": truncation}
-        renderer = Renderer(_tokenizer(model), max_length=max_length, **options)  # which says what is wrong with a word
+        renderer = Renderer(load_tokenizer(model), max_length=max_length, **options)
     examples, report = _read(data, format=format, strict=strict, limit=limit)
     setting = Setting(examples, Columns(), read=report, seed=seed)
     if against is not None:
@@ -207,20 +208,6 @@ def _read_lines(report: Any) -> list[str]:
 
 def _name(data: Any) -> str:
     return data if isinstance(data, str) else fspath(data) if isinstance(data, PathLike) else "examples"
-
-
-def _tokenizer(model: str) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(model)
-    except BoresightError:
-        raise
-    except Exception as error:  # whatever the many tokenizer classes raise, the user can only mend the name
-        raise InputError(
-            f"no tokenizer can be loaded from {model}: {str(error).splitlines()[0] if str(error) else error!r}",
-            mend="give a folder that holds tokenizer.json or a hub name that exists, spelled in full",
-        ) from error
 
 
 def _paint(result: CheckResult, rows: Any, renderer: Renderer, show: int) -> None:

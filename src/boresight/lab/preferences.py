@@ -79,9 +79,9 @@ class ModelSampler:
             raise InputError(f"temperature is {temperature}", mend="give 0 (greedy) or a positive number")
         if isinstance(model, (str, Path)):
             name = name or Path(model).name
-            tokenizer = tokenizer or AutoTokenizer.from_pretrained(model)
+            tokenizer = tokenizer or AutoTokenizer.from_pretrained(model, trust_remote_code=False)
             with no_bars():
-                model = AutoModelForCausalLM.from_pretrained(model)
+                model = AutoModelForCausalLM.from_pretrained(model, trust_remote_code=False)
         if tokenizer is None:
             raise InputError("a loaded model was given without its tokenizer", mend="pass tokenizer=")
         self.model, self.tokenizer = model, tokenizer

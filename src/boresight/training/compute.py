@@ -209,14 +209,9 @@ def is_reward_model(name: str) -> bool:
     if path.exists():
         architectures = json.loads(path.read_text(encoding="utf-8")).get("architectures") or []
     else:
-        from transformers import AutoConfig
+        from boresight.data.pretrained import load_config
 
-        try:
-            architectures = AutoConfig.from_pretrained(name).architectures or []
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"no model at {name}: {str(error).splitlines()[0]}", mend="give a folder or hub name"
-            ) from None
+        architectures = load_config(name).architectures or []
     return any(a.endswith("ForSequenceClassification") for a in architectures)
 
 

@@ -84,15 +84,16 @@ def _time(seconds: float) -> str:
 
 def _parameters(name: str) -> int:
     """Parameters of a model, from its configuration alone."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
+    from boresight.data.pretrained import load_config
     from boresight.training.load import adapter_base, hush_transformers
 
     hush_transformers()
     try:
-        config = AutoConfig.from_pretrained(adapter_base(name) or name)
+        config = load_config(adapter_base(name) or name)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except Exception as error:  # any configuration may be wrong in any way
         raise InputError(
             f"{name}: its configuration cannot be read: {error}", mend="give the model, not only its tokenizer"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from boresight.data.hub import hub
-from boresight.data.tokenizer import first_line, load_tokenizer, loaded
+from boresight.data.pretrained import first_line, load_tokenizer, loaded
 from boresight.data.trust import check_settings, check_weights
 from boresight.errors import InputError
 

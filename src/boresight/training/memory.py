@@ -118,16 +118,17 @@ def before_loading(recipe: Recipe, kind: str, device: torch.device, parts: int, 
 
 def _parameters(name: str, kind: str) -> int | None:
     """Parameters of a model, told from its configuration alone."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+    from boresight.data.pretrained import load_config
     from boresight.training.load import adapter_base, hush_transformers
 
     hush_transformers()
     auto = AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
     try:
-        config = AutoConfig.from_pretrained(adapter_base(name) or name)
+        config = load_config(adapter_base(name) or name)
         with torch.device("meta"):
-            model = auto.from_config(config)
+            model = auto.from_config(config, trust_remote_code=False)
     except Exception:  # any configuration may be wrong in any way: loading says what is wrong with it
         return None
     return sum(p.numel() for p in model.parameters())

@@ -1,4 +1,4 @@
-"""Tokenizers from a folder or a hub. Code that comes with one is never run."""
+"""Tokenizers and configurations from a folder or a hub. Code that comes with one is never run."""
 
 from __future__ import annotations
 
@@ -30,6 +30,14 @@ def load_tokenizer(name: str) -> Any:
     except Exception:  # it may refuse this conversation, or need more than it: rows are counted that it refuses
         return tokenizer
     return tokenizer
+
+
+def load_config(name: str) -> Any:
+    """The configuration saved with a model. Raises InputError if there is none that can be used."""
+    from transformers import AutoConfig
+
+    check_settings(name)
+    return loaded(name, "model", lambda: AutoConfig.from_pretrained(name, trust_remote_code=False))
 
 
 def loaded(name: str, what: str, load: Any) -> Any:
