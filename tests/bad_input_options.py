@@ -108,25 +108,25 @@ plain_case("a method that leaves the program", method("raise SystemExit(0)\n"), 
 DECORATED = """
 import boresight
 from boresight.objectives import PairLogProbs, objective
-@objective("bad-input-loss", needs=())
+@objective("my-loss", needs=())
 def loss(pairs: PairLogProbs, *, beta: float = 0.1):
     {body}
 """
 plain_case(
-    "a method that averages", method(DECORATED.format(body="return pairs.margin().mean()")), "bad-input-loss", "shape ()"
+    "a method that averages", method(DECORATED.format(body="return pairs.margin().mean()")), "my-loss", "shape ()"
 )
 plain_case(
     "a method that raises when called",
     method(DECORATED.format(body="return pairs.no_such_view()")),
-    "bad-input-loss",
+    "my-loss",
     "AttributeError",
     "no_such_view",
 )
-plain_case("a method that returns nothing", method(DECORATED.format(body="pass")), "bad-input-loss", "one loss per example")
+plain_case("a method that returns nothing", method(DECORATED.format(body="pass")), "my-loss", "one loss per example")
 plain_case(
     "a method declared wrongly",
     method(DECORATED.format(body="pass").replace("needs=()", "needs=('refrence',)")),
-    "bad-input-loss",
+    "my-loss",
     "refrence",
 )
 
