@@ -226,7 +226,7 @@ class Check:
         kind = self._kind[id]
         numbers = np.unique(np.fromiter(rows, np.int64))
         if examples is None:
-            shown = list(numbers[:SHOWN]) if show is None else list(show)[:SHOWN]
+            shown = list(numbers[:SHOWN]) if show is None else list(dict.fromkeys(show))[:SHOWN]
             examples = [(self.setting.source(int(r)), (details or {}).get(int(r), "")) for r in shown]
         return Finding(
             id, severity or kind.severity, title or kind.title, int(count), int(of), kind.unit, kind.effect, kind.mend,

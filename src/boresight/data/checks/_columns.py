@@ -61,6 +61,7 @@ class Columns:
         self._labels = {name: array("q") for name in ("row", "answer", "annotator", "place")}
         self._desirable = array("b")
         self._prompts, self._wholes = array("q"), array("q")
+        self._told = array("b")
         self._names: dict[str, int] = {}
 
     def look(self, row: Looked) -> None:
@@ -85,6 +86,7 @@ class Columns:
             self._desirable.append(label.desirable)
         self._prompts.append(row.prompt)
         self._wholes.append(hash((row.prompt, *keys, example.ranks, example.scores)))
+        self._told.append(bool(example.pairs or example.labels or example.ranks or example.scores))
 
     def _number(self, name: str | None) -> int:
         return -1 if name is None else self._names.setdefault(name, len(self._names))
@@ -120,6 +122,11 @@ class Columns:
     def wholes(self) -> Ints:
         """The key of each example's prompt, responses, ranks and scores together."""
         return _ints(self._wholes)
+
+    @cached_property
+    def told(self) -> NDArray[np.bool_]:
+        """Whether each example has any feedback."""
+        return np.frombuffer(self._told, np.int8).astype(bool)
 
     @cached_property
     def annotators(self) -> list[str]:

@@ -20,7 +20,7 @@ class Duplicates(Check):
             "copies of feedback that is there already",
             "they count double in the loss and are memorised first; split over train and test they leak",
             "keep one of each (--fix does); if repetition is meant, say so with a weight",
-            "",
+            "entries",
         ),
     )
 
@@ -35,13 +35,15 @@ class Duplicates(Check):
 def copied(columns: Columns) -> tuple[tuple[Ints, Ints], tuple[Ints, Ints], tuple[Ints, Ints]]:
     """For own pairs, for labels, and for whole examples: (row of each entry, places of entries that are copies).
 
-    Whole examples are those without pairs and labels of their own: with ranks, scores, or nothing but responses.
+    Whole examples are those without pairs and labels of their own: with ranks or scores, or, in data without any
+    feedback, with nothing but responses.
     """
     votes, labels = columns.votes, columns.labels
     own = votes.take(votes.own)
     direction = np.where(own.tie, 2, own.up).astype(np.int64)
     judged = mixed(labels["answer"], labels["annotator"], labels["desirable"])
-    others = np.setdiff1d(np.arange(columns.rows), np.concatenate([own.row, labels["row"]]))
+    meant = columns.told if columns.told.any() else ~columns.told
+    others = np.setdiff1d(np.flatnonzero(meant), np.concatenate([own.row, labels["row"]]))
     return (
         (own.row, repeats(mixed(own.item, direction, own.annotator))),
         (labels["row"], repeats(judged)),

@@ -125,12 +125,12 @@ class Shortcuts(Check):
         longer = _share(length, prompts)
         self.told["longer_wins"] = longer.to_dict()
         growth = np.asarray(self.growth) * np.sign(longer.value - 0.5)
-        yield from self._one("length-shortcut", length, prompts, rows[length != 0], rows[np.argsort(-growth)[:3]])
+        yield from self._one("length-shortcut", length, prompts, rows[length != 0], rows[np.argsort(-growth)])
         if places is not None:
             placed = _share(places, prompts)
             self.told["first_wins"] = placed.to_dict()
             taken = places == np.sign(placed.value - 0.5)
-            yield from self._one("position-shortcut", places, prompts, rows, rows[taken][:3])
+            yield from self._one("position-shortcut", places, prompts, rows, rows[taken])
         for name in MARKS:
             mark = np.asarray(self.marks[name])
             yield from self._mark("format-shortcut", name, f"the side with {MARKED[name]}", mark, rows, prompts)
