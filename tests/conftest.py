@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,18 @@ def data_folder() -> Path | None:
     """The real data: BORESIGHT_DATA, or ../shared/data beside the project; None where it is absent."""
     places = [os.environ.get("BORESIGHT_DATA"), str(Path(__file__).parents[2] / "shared" / "data")]
     return next((Path(p) for p in places if p and Path(p).is_dir()), None)
+
+
+@pytest.fixture(autouse=True)
+def _own_register() -> Iterator[None]:
+    """Objectives that a test registers are gone when it ends."""
+    from boresight.objectives import _registry, objectives
+
+    objectives()
+    before = dict(_registry._REGISTER)
+    yield
+    _registry._REGISTER.clear()
+    _registry._REGISTER.update(before)
 
 
 @pytest.fixture(scope="session")

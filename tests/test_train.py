@@ -328,9 +328,8 @@ def test_pitfall_1_the_reference_store_depends_on_weights_and_tokens_alone(base,
 def test_evaluation_agrees_with_plain_code(base, prefs, tmp_path):
     """Implicit-reward accuracy recomputed from whole logits."""
     from boresight.data.read import read
-    from boresight.data.rows import make_rows
-
     from boresight.data.render import Renderer
+    from boresight.data.rows import make_rows
     from boresight.engine.padded import plain_logprobs
     from boresight.training.load import load
 
