@@ -18,7 +18,6 @@ import bad_input_options
 import boresight as bs
 from bad_input import CASES, WORDS, Here, error_of, pairs, snapshot, squeezed
 from boresight.cli import main
-from boresight.objectives import _registry, objectives
 
 REGISTERED = (bad_input_data, bad_input_models, bad_input_options)
 """The files of cases; importing one registers what is in it."""
@@ -48,7 +47,6 @@ def here(world, tmp_path, monkeypatch) -> Here:
     folder.mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(_registry, "_REGISTER", dict(objectives()))  # what cases register is forgotten
     for name in ("mymethod", "mine"):
         sys.modules.pop(name, None)
     monkeypatch.setenv("COLUMNS", "80")

@@ -28,12 +28,17 @@ class Bad(Exception):
 
     def __init__(self, key: str, expected: str, found: str) -> None:
         super().__init__(key, expected, found)
-        self.key, self.expected, self.found = plain(key), expected, plain(found)
+        self.key, self.expected, self.found = plain(key)[:200], plain(expected)[:500], plain(found)[:500]
 
 
 def plain(text: str) -> str:
     """The text with everything escaped that a terminal would not show as it stands."""
     return text if text.isprintable() else json.dumps(text)[1:-1]
+
+
+def said(error: BaseException) -> str:
+    """What an error of a library says, on one line that can be shown."""
+    return plain(" ".join(str(error).split()) or type(error).__name__)[:300]
 
 
 class Partly(Exception):
@@ -66,7 +71,7 @@ def show(value: Any) -> str:
 
 def keys_of(row: Cells, most: int = 12) -> str:
     """The keys of a row in words."""
-    keys = [plain(str(key)) or "(no name)" for key in row]
+    keys = [plain(str(key))[:60] or "(no name)" for key in row]
     more = f" and {len(keys) - most} more" if len(keys) > most else ""
     return f"the keys {', '.join(keys[:most])}{more}" if keys else "no keys"
 

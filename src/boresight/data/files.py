@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TextIO, cast
 
-from boresight.data.cells import Bad, plain
+from boresight.data.cells import Bad, plain, said
 from boresight.errors import InputError
 
 Rows = Iterator[tuple[int, Any]]
@@ -82,7 +82,7 @@ def _whole(path: Path, *, packed: bool = True) -> Iterator[BinaryIO]:
                 with gzip.open(raw) as stream:
                     yield cast(BinaryIO, stream)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path}: the gzip data is damaged: {error}", mend="copy or download it again") from None
+        raise InputError(f"{path}: the gzip data is damaged: {said(error)}", mend="copy or download it again") from None
     except OSError as error:
         why = error.strerror or error
         raise InputError(f"{path}: cannot be read: {why}", mend="check its permissions and the disk") from None
@@ -229,7 +229,7 @@ def _csv(path: Path) -> Rows:
         try:
             header = next(reader, [])
         except csv.Error as error:
-            raise InputError(f"{path}:1: the header cannot be read: {error}", mend="mend its quotes") from None
+            raise InputError(f"{path}:1: the header cannot be read: {said(error)}", mend="mend its quotes") from None
         twice = next((name for i, name in enumerate(header) if name in header[:i]), None)
         if twice is not None:
             raise InputError(f"{path}:1: the column {plain(twice)!r} is there twice", mend="rename one of them")
@@ -260,8 +260,9 @@ def _parquet(path: Path) -> Rows:
                 raise InputError(f"{path}: the column {plain(twice)!r} is there twice", mend="rename one of them")
             batches = file.iter_batches(batch_size=500)
             yield from enumerate((row for batch in batches for row in values(batch)), 1)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: the Parquet file is damaged: {error}", mend="copy or download it again") from None
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        why = said(error)
+        raise InputError(f"{path}: the Parquet file is damaged: {why}", mend="copy or download it again") from None
 
 
 def values(batch: Any) -> Iterator[Any]:
@@ -273,4 +274,4 @@ def values(batch: Any) -> Iterator[Any]:
             try:
                 yield batch.slice(place, 1).to_pylist()[0]
             except (ValueError, OverflowError) as error:
-                yield Bad("", "values that can be read", str(error))
+                yield Bad("", "values that can be read", said(error))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from boresight.data._forms import Form, find, nearest_form, sniff
-from boresight.data.cells import Bad, Cells, keys_of, show
+from boresight.data.cells import Bad, Cells, keys_of, plain, show
 from boresight.data.example import Example
 from boresight.data.files import Rows, rows
 from boresight.data.sources import Part
@@ -72,7 +72,7 @@ class Plan:
     @property
     def unused(self) -> list[str]:
         """The keys of the first rows that the format did not ask for."""
-        return [key for key in self._seen if key and key not in self._used]
+        return [plain(key)[:80] for key in self._seen if key and key not in self._used]
 
 
 def _renamed(row: Cells, columns: Mapping[str, str]) -> Cells:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from boresight.data import files
+from boresight.data.cells import said
 from boresight.data.files import KINDS, Rows, kind
 from boresight.data.hub import hub
 from boresight.errors import InputError, nearest
@@ -91,7 +92,7 @@ def _saved(path: Path) -> Rows:
             raise ValueError(f"it lists a file outside its folder, {outside[0]}")
         table = load_from_disk(str(path))
     except Exception as error:  # whatever pyarrow or datasets make of a damaged folder
-        raise InputError(f"{path}: the saved data set cannot be read: {error}", mend="save it again") from None
+        raise InputError(f"{path}: the saved data set cannot be read: {said(error)}", mend="save it again") from None
     yield from _table(table)
 
 
@@ -109,7 +110,7 @@ def _hub(source: str, split: str) -> Part:
             table = load_dataset(name, config or None, split=split)
     except Exception as error:  # datasets, huggingface_hub, httpx: each has its own, and all mean the same here
         why = f"{silent}; " if silent else ""
-        why += f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
+        why += f"{type(error).__name__}: {said(error)}"
         raise InputError(
             f"{source}: neither a file here nor a data set that the hub gave (split {split}): {why}",
             mend="check the path or name (owner/name, owner/name:config), the split, the network, and HF_HUB_OFFLINE",

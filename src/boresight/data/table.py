@@ -90,7 +90,8 @@ class ReadReport:
         """The report in words, one line each; the first `most` problems."""
         out = [f"{self.source}: {self.read:,} examples, read as {self.format}"]
         if self.unused:
-            out.append(f"  not used: {', '.join(self.unused)}")
+            more = f" and {len(self.unused) - 12} more" if len(self.unused) > 12 else ""
+            out.append(f"  not used: {', '.join(self.unused[:12])}{more}")
         if self.skipped:
             out.append(f"  skipped: {self.skipped:,} {'row' if self.skipped == 1 else 'rows'} that could not be read")
         if self.partial:
