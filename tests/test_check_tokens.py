@@ -70,12 +70,15 @@ TOKEN_FAULTS: dict[str, tuple[str, int, list[str], list[Example], str | None, di
     "another context": ("other-context", 16, ["d:1", "d:2", "d:3"], [], "thinking-dropped", {}),
     "a role refused": ("refused-by-template", 1, ["d:9"], [paired(SYSTEM, "Hi.", "Ho.", 9)], "gemma", {}),
     "a turn missing": ("missing-turns", 1, ["d:9"], [paired(SYSTEM, "Hi.", "Ho.", 9)], "chatml", {"spans": [1]}),
+    "the same once trimmed": ("identical-tokens", 1, ["d:9"], [paired("Q", "yes ", " yes", 9)], "gemma", {}),
+    "a token across the seam": ("seam-tokens", 1, ["d:9"], [paired("you, a", "nd thank you", "x", 9)], None, {}),
     # The tokenizer of these tests joins "\n\n" where a text ends, and not before a letter.
     "another start": ("other-start", 16, ["d:1", "d:2", "d:3"], [], "llama3", {}),
     "no EOS": ("no-eos", 1, [], [], None, {"eos_token": None}),
     "no end": ("no-end-of-turn", 16, ["d:1", "d:2", "d:3"], [], None, {"eos_token": None}),
 }  # fmt: skip
 ALSO = {"a token in the text": {"special-token-text"}, "no EOS": {"no-end-of-turn"}, "no end": {"no-eos"}}
+ALSO["the same once trimmed"] = {"space-only-difference"}
 
 
 @pytest.mark.parametrize("name", TOKEN_FAULTS)

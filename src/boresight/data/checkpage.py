@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from boresight.data.checkshow import summary, tail
-from boresight.data.show import LEGEND, escape, visible
+from boresight.data.show import escape, visible
 
 if TYPE_CHECKING:
     from boresight.data.check import CheckResult
@@ -84,6 +84,6 @@ def page(result: CheckResult) -> str:
         summary=[escape(line) for line in summary(result)],
         findings=result.findings,
         rows=result.shown,
-        legend=LEGEND.replace("bold green", "green").replace("dim", "grey"),
+        legend="green: trained on; grey: context only; · ↵ ⇥: white space; \\u…: invisible",
         version=__version__,
     )

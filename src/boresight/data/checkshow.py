@@ -99,7 +99,8 @@ def paint_result(result: CheckResult) -> Group:
         grid = Table.grid(padding=(0, 1, 0, 0))
         grid.add_column(no_wrap=True, min_width=7)
         grid.add_column(overflow="fold")
-        grid.add_row(Text(finding.severity, STYLES[finding.severity]), Text(escape(finding.headline), "bold"))
+        title = Text.assemble((escape(finding.headline), "bold"), (f" [{finding.id}]", "dim"))
+        grid.add_row(Text(finding.severity, STYLES[finding.severity]), title)
         lines = (("rows", located(finding)), ("effect", finding.effect), ("mend", finding.mend))
         for name, line in lines:
             if line:
