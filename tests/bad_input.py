@@ -102,6 +102,7 @@ def snapshot(*roots: Path) -> dict[str, str]:
 
     def walk(root: Path) -> Iterator[tuple[str, str]]:
         for where, folders, files in os.walk(root):
+            folders[:] = [name for name in folders if name != "__pycache__"]  # Python's own, of a user's module
             yield from ((os.path.join(where, name) + "/", "") for name in folders)
             for name in files:
                 path = Path(where, name)
