@@ -47,6 +47,47 @@ class Kill:
 LIMIT: int | None = None
 """Largest file in bytes that a child may write, for the full disk."""
 
+PEAKS = False
+"""Whether a child writes down the peak of its resident memory in each step, in bytes."""
+SPACE: int | None = None
+"""Bytes of address space that a child may still take once its job is prepared."""
+
+
+def measure() -> None:
+    """Write the peaks of memory in training steps to `peaks.json`."""
+    from boresight.training import loop
+
+    real, peaks = loop.train_step, []
+
+    def step(*args: Any) -> Any:
+        Path("/proc/self/clear_refs").write_text("5")
+        done = real(*args)
+        status = Path("/proc/self/status").read_text().splitlines()
+        peaks.append(1024 * int(next(line.split()[1] for line in status if line.startswith("VmHWM"))))
+        Path("peaks.json").write_text(str(peaks))
+        return done
+
+    loop.train_step = step
+
+
+def limit(space: int) -> None:
+    """Give the steps of a run so much more address space than it has when they begin, and no more."""
+    import resource
+
+    from boresight.training import (
+        loop,
+        train,  # noqa: F401  (loads the loop)
+    )
+
+    real = loop.fit
+
+    def fit(*args: Any) -> Any:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + space,) * 2)
+        return real(*args)
+
+    loop.fit = fit
+
 
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
@@ -96,10 +137,15 @@ def work(folder: str, words: dict[str, Any], kill: Kill | None, limits: dict[str
         setattr(importlib.import_module(module), name, value)
     if kill is not None:
         arm(kill)
-    if importlib.import_module("killing").LIMIT:
+    own = importlib.import_module("killing")
+    if own.PEAKS:
+        own.measure()
+    if own.SPACE:
+        own.limit(own.SPACE)
+    if own.LIMIT:
         import resource
 
-        resource.setrlimit(resource.RLIMIT_FSIZE, (importlib.import_module("killing").LIMIT,) * 2)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (own.LIMIT,) * 2)
     try:
         bs.train(quiet=True, **words)
     except BaseException:

@@ -26,6 +26,9 @@ LENGTHS = (16, 32, 64)
 """Tokens of the sequences that activations are measured on."""
 ADVICE = "lower micro_batch (the result stays the same), gradient_checkpointing=true, or a smaller max_length"
 GIB = 1 << 30
+RAM = "of RAM"
+ROOM = 4
+"""With this many times the estimate the C library may keep what is freed, which is faster."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def available(device: torch.device, local_processes: int = 1) -> tuple[int, str]
             free = min(free, int(limit) - int(used) + int(cached))
     except (OSError, ValueError, StopIteration):
         pass  # no container, or one of another kind
-    return max(0, free) // local_processes, "of RAM"
+    return max(0, free) // local_processes, RAM
 
 
 def before_loading(recipe: Recipe, kind: str, device: torch.device, parts: int, local: int, *, half: bool) -> None:
@@ -184,12 +187,28 @@ def estimate(
 def show(plan: Estimate, reporter: Reporter) -> None:
     """Print the table, and what to expect where it does not fit."""
     reporter.table("memory", ("use", "estimate", "of what"), plan.rows())
+    if plan.where == RAM and plan.total * ROOM > plan.have:
+        hand_back()
     if plan.total > plan.have:
         reporter.note(
             f"memory: {size(plan.total)} are more than there are ({size(plan.have)} {plan.where}); where it runs out, "
             f"micro_batch is halved. Ahead of that: {ADVICE}",
             style="yellow",
         )
+
+
+def hand_back() -> bool:
+    """Have the C library give freed memory of 1 MiB and more back to the system at once; False where it cannot be told.
+
+    glibc by itself keeps up to twice or three times what is in use (measured: docs/scale.md), because it learns to
+    serve large tensors from a heap that breaks into pieces. Results stay as they are, to the bit; the system is busier.
+    """
+    import ctypes
+
+    try:
+        return bool(ctypes.CDLL("libc.so.6").mallopt(-3, 1 << 20))  # M_MMAP_THRESHOLD
+    except (OSError, AttributeError):
+        return False
 
 
 def out_of_memory(error: BaseException) -> bool:
