@@ -241,6 +241,8 @@ class Renderer:
             answer = length - whole.prompt_length
             return Dropped("too-long", f"{length} tokens, {answer} of them the answer's, where {limit} are allowed")
         head = min(whole.bos, max(0, whole.prompt_length - cut))
+        if head and tokens.ids[head + cut] == tokens.ids[0]:
+            head, cut = 0, head + cut  # the template writes BOS before every turn: this one will do
         keep = np.r_[0:head, head + cut : length - over]
         mask = tokens.mask[keep].copy()
         mask[:1] = False

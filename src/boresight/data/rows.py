@@ -33,7 +33,7 @@ class ExampleTable(Protocol):
     def __getitem__(self, index: int, /) -> Example: ...
 
 
-FORMAT = 2
+FORMAT = 3
 """Part of every fingerprint: raise it when the same data would be made into other rows."""
 
 

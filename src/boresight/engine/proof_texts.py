@@ -27,7 +27,8 @@ class Text:
     """A sequence that will be trained on, and what it should be.
 
     same: rendered again, it is the same, mask and all. alike: the share of ids that come out again, from both ends.
-    cut: truncation took something off its prompt.
+    cut: truncation took something off its prompt. odd: the data itself holds the text of a special token, so that what
+    is trained on may end, or begin, otherwise than the template means it.
     """
 
     tokens: Tokens
@@ -37,6 +38,7 @@ class Text:
     same: bool
     alike: float
     cut: bool = False
+    odd: bool = False
 
 
 def texts(rows: Sequence[Row], examples: Sequence[Example], renderer: Renderer, **kinds: Any) -> list[Text]:
@@ -56,7 +58,9 @@ def texts(rows: Sequence[Row], examples: Sequence[Example], renderer: Renderer, 
             same = best.key() == tokens.key() and best.ends == tokens.ends
             source = row.source or f"example {row.index}"
             alike = _likeness(best, tokens)[2]
-            found.append(Text(tokens, example.prompt, content_of(response), source, same, alike, cut))
+            found.append(
+                Text(tokens, example.prompt, content_of(response), source, same, alike, cut, encoded.special_text)
+            )
     return found
 
 
@@ -192,7 +196,7 @@ def _mask_of(text: Text, renderer: Renderer) -> tuple[int | None, str]:
         return 0, ""
     if said.startswith(covered) and covered:
         return _count(tokenizer, said[len(covered) :]), f"it ends before {said[len(covered) :][:20]!r}"
-    if text.cut and said.endswith(covered):
+    if text.cut and covered in said:
         return 0, ""
     if exact and (first == len(start) or not said.endswith(covered)):  # type: ignore[arg-type]
         return (0, "") if said in covered else (None, "")
@@ -218,10 +222,17 @@ def _prompt_stands(text: Text, first: int, start: list[int], renderer: Renderer)
             return True
         # An unknown token may stand for the end of the prompt and the beginning of the response together.
         return None if first == len(start) - 1 and start[-1] == tokenizer.unk_token_id else False
+    prompt, shown = _decoded(tokenizer, start), _decoded(tokenizer, before)
     if text.cut:
         kept = before[_leading(before, tokenizer.bos_token_id) :]
-        return True if start[len(start) - len(kept) :] == kept else None
-    prompt, shown = _decoded(tokenizer, start), _decoded(tokenizer, before)
+        if start[len(start) - len(kept) :] == kept:
+            return True
+        end, shown = _squeezed(prompt), _squeezed(_decoded(tokenizer, kept))
+        raw = _decoded(tokenizer, ids[first - len(kept) : first + 1])
+        joined = _squeezed(raw)[len(shown) :]
+        most = len(joined) + (raw != raw.rstrip())  # the response's part of the token may be the space alone
+        across = any(end.endswith(shown + joined[:k]) for k in range(1, most))
+        return True if across or end.endswith(shown) else None
     if prompt == shown and len(before) <= len(start):
         return True
     if prompt.startswith(shown):
@@ -260,7 +271,8 @@ def _leading(ids: Sequence[int], token: int | None) -> int:
 def end_line(seen: list[Text], ends: Sequence[int]) -> Line:
     """A response that is whole ends in one end-of-turn; one that does not is declared cut."""
     missing, extra, cut = [], [], 0
-    for text in seen:
+    plain = [text for text in seen if not text.odd]
+    for text in plain:
         trained = text.tokens.ids[text.tokens.mask]
         closing = _leading_ends(trained[::-1].tolist(), set(ends))
         cut += not text.tokens.ends
@@ -270,12 +282,13 @@ def end_line(seen: list[Text], ends: Sequence[int]) -> Line:
             extra.append(text.source)
     found = []
     if missing:
-        found.append(f"the end-of-turn is missing in {len(missing)} of {len(seen)} responses ({missing[0]})")
+        found.append(f"the end-of-turn is missing in {len(missing)} of {len(plain)} responses ({missing[0]})")
     if extra:
-        found.append(f"{len(extra)} of {len(seen)} responses end more than once ({extra[0]})")
-    words = "every response ends once" if not cut else f"{cut} of {len(seen)} are declared cut, the others end once"
-    if seen and cut == len(seen):
+        found.append(f"{len(extra)} of {len(plain)} responses end more than once ({extra[0]})")
+    words = "every response ends once" if not cut else f"{cut} of {len(plain)} are declared cut, the others end once"
+    if plain and cut == len(plain):
         words = "no response ends: nothing teaches the model to stop"
+    words += _apart(seen)
     return judged(
         "one end",
         float(len(missing) + len(extra)),
@@ -292,15 +305,21 @@ def _leading_ends(ids: list[int], ends: set[int]) -> int:
 
 def begin_line(seen: list[Text], renderer: Renderer) -> Line:
     """BOS stands at the beginning once, or not at all."""
+    plain = [text for text in seen if not text.odd]
     bos = renderer.tokenizer.bos_token_id
-    counts = [0 if bos is None else _leading(t.tokens.ids.tolist(), bos) for t in seen]
-    double = [t.source for t, n in zip(seen, counts, strict=True) if n > 1]
+    counts = [0 if bos is None else _leading(t.tokens.ids.tolist(), bos) for t in plain]
+    double = [t.source for t, n in zip(plain, counts, strict=True) if n > 1]
     words = "no row begins with it" if not any(counts) else "once in each row"
     return judged(
         "BOS at most once",
         float(max([0, *counts])),
         1.0,
-        words if all(n == counts[0] for n in counts) else f"{sum(counts)} of {len(seen)} rows begin with it",
-        f"{max([0, *counts])} BOS at the beginning of {len(double)} of {len(seen)} rows (first: {''.join(double[:1])})",
+        words if all(n == counts[0] for n in counts) else f"{sum(counts)} of {len(plain)} rows begin with it",
+        f"{max([0, *counts])} BOS at the beginning of {len(double)} of {len(plain)} rows ({''.join(double[:1])})",
         "the template and the tokenizer both write it, or the data does: leave one of them",
     )
+
+
+def _apart(seen: list[Text]) -> str:
+    odd = sum(text.odd for text in seen)
+    return f" ({odd} hold the text of a special token: see `boresight check`)" if odd else ""
