@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint format types contracts check clean
+.PHONY: help install demo test test-all lint format types contracts check audit clean
 
 help: ## this list
 	@echo "make TARGET, where TARGET is"
@@ -43,8 +43,13 @@ contracts: $(VENV)/.installed-dev ## which room may import which
 
 check: lint types contracts test ## what a change must pass before it is pushed
 
+audit: | $(BIN)/python ## known advisories against the pins (asks a public service: needs the network)
+	test -x $(VENV)-audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)-audit && \
+		$(VENV)-audit/bin/python -m pip --disable-pip-version-check --quiet install pip-audit; }
+	$(VENV)-audit/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r constraints.txt
+
 clean: ## remove .venv and what tools left behind
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist
+	rm -rf $(VENV) $(VENV)-audit .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any
+
+from boresight.visible import visible
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 COLOURS = {"implemented": "green", "holds": "green", "does not run": "red", "does not hold": "red", "planned": "cyan"}
 """Words that are shown in a colour of their own, wherever a cell of a table consists of one."""
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def console(*, err: bool = False) -> Console:
@@ -57,7 +56,7 @@ def plain(value: Any, style: str = "") -> Text:
         text = ", ".join(str(v) for v in value) or "-"
     else:
         text = str(value)
-    return Text(_CONTROL.sub(lambda m: f"\\x{ord(m[0]):02x}", text), style=style or COLOURS.get(text, ""))
+    return Text(visible(text), style=style or COLOURS.get(text, ""))
 
 
 def table(
@@ -161,15 +160,19 @@ def _jsonable(value: Any) -> Any:
 
 def fail(error: BoresightError, *, as_json: bool = False) -> int:
     """Print what went wrong and how to mend it; the exit code to leave with."""
+    from boresight.training.redact import without_secrets
+
+    what, mend = without_secrets([error.what, error.mend])
     if as_json:
-        emit_json({"error": error.what, "mend": error.mend})
+        emit_json({"error": what, "mend": mend})
         return error.exit_code
     from rich.text import Text
 
     screen = console(err=True)
-    screen.print(Text.assemble(("error: ", "bold red"), plain(error.what)))
-    if error.mend:
-        screen.print(Text.assemble(("mend:  ", "bold green"), plain(error.mend)))
+    # Further lines are set in, so that no name of a file can pass for a line of ours.
+    screen.print(Text.assemble(("error: ", "bold red"), plain(what.replace("\n", "\n       "))))
+    if mend:
+        screen.print(Text.assemble(("mend:  ", "bold green"), plain(mend.replace("\n", "\n       "))))
     return error.exit_code
 
 

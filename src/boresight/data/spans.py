@@ -129,8 +129,12 @@ class Chat:
 
         try:
             return function(*arguments, **options)
-        except (TemplateError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-            raise Refused("template", f"the chat template refuses the conversation: {error}") from error
+        except (
+            *(TemplateError, ValueError, TypeError, LookupError, AttributeError),
+            *(ArithmeticError, MemoryError, RecursionError),  # what a template of ill will comes to
+        ) as error:
+            why = str(error) or type(error).__name__
+            raise Refused("template", f"the chat template refuses the conversation: {why}") from error
 
     def prompt(self, prompt: Content) -> str:
         """The prompt rendered with its generation prompt."""

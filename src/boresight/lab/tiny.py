@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -151,9 +151,9 @@ def save_aside(target: Path, write: Callable[[Path], None]) -> Path:
     Where another process was faster, its folder is kept.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    aside.mkdir()
     try:
-        aside.chmod(0o755)
         write(aside)
         try:
             os.replace(aside, target)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,13 +63,16 @@ def report(runs: Sequence[str | Path], out: str | Path = "report.html") -> Repor
         raise InputError(
             f"{len(records)} runs do not fit into one report of {LARGEST // 1_000_000} MB", mend="name fewer of them"
         )
-    aside = target.with_name(f".{target.name}.partial")
+    aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")  # which nobody can have put a link at
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         aside.write_bytes(page)
         aside.replace(target)
     except OSError as error:
         raise InputError(f"{target} cannot be written: {error}", mend="give another --out") from None
+    finally:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
     return Report(target, [r.folder for r in records], len(page), budget is not BUDGETS[0])
 
 

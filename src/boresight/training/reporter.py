@@ -13,6 +13,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from boresight.visible import visible
+
 PLAIN_EVERY = 15.0
 """Seconds between plain progress lines where there is no terminal."""
 
@@ -29,15 +31,15 @@ class Reporter:
 
     def note(self, text: str, style: str = "") -> None:
         """One line."""
-        self.console.print(escape(text), style=style or None)
+        self.console.print(escape(visible(text)), style=style or None)
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """A table; every cell is shown as text, never as markup."""
-        table = Table(title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
+        table = Table(title=escape(visible(title)), title_justify="left", title_style="bold", box=None, pad_edge=False)
         for k, column in enumerate(columns):
             table.add_column(escape(column), style="cyan" if k == 0 else None, overflow="fold")
         for row in rows:
-            table.add_row(*(escape(str(cell)) for cell in row))
+            table.add_row(*(escape(visible(str(cell))) for cell in row))
         self.console.print(table)
 
     @contextmanager
