@@ -6,6 +6,8 @@ import pytest
 import torch
 
 import tiny
+from boresight.engine import proof, proof_paths
+from boresight.engine.proof_paths import Path
 from boresight.objectives import objectives
 from proofs import failing, job_of, lines_of, save_family, write_prefs
 
@@ -100,3 +102,39 @@ def test_it_leaves_everything_as_it_was(base, prefs):
     assert flags == [(p.requires_grad, p.grad) for p in job.model.parameters()]
     assert job.model.training
     assert "forward" not in vars(job.module)
+
+
+def test_a_path_of_one_s_own_is_one_line_in_a_table(base, prefs, monkeypatch):
+    job = job_of(base, prefs)
+    right = Path("mine", "mine is right", lambda bench: bench.oracle(bench.tokens))
+    wrong = Path("not mine", "mine is right", lambda bench: [v + 0.01 for v in bench.oracle(bench.tokens)])
+    idle = Path("idle", "never", lambda bench: [], lambda bench: "not taken")
+    monkeypatch.setattr(proof_paths, "PATHS", [right, wrong, idle])
+    lines = lines_of(job)
+    assert failing(lines) == ["not mine"]
+    assert lines["not mine"].residual == pytest.approx(0.01, abs=1e-4)
+    assert lines["mine"].residual == 0
+    assert lines["idle"].verdict == "not applicable"
+
+
+def test_rows_of_the_proof_are_the_shortest_the_longest_and_what_can_be_paid(base, prefs, monkeypatch):
+    job = job_of(base, prefs)
+    lengths = job.rows.lengths()
+    assert lengths.tolist() == [max(len(t) for t in row.sequences) for row in job.rows]
+    chosen = proof.proof_rows(lengths, 2, job.model)
+    assert len(set(chosen)) == 4
+    assert sorted(lengths)[0] == lengths[chosen[0]]
+    assert sorted(lengths)[-1] == lengths[chosen[-1]]
+    monkeypatch.setattr(
+        proof, "_SPEED", {"cpu": 1.0, "cuda": 1.0}
+    )  # a machine that can pay for nothing: the shortest row alone
+    assert proof.proof_rows(lengths, 2, job.model) == [chosen[0]]
+
+
+@pytest.mark.parametrize("most", [1, 2, 8])
+def test_batches_are_whole_and_hold_little_padding(most):
+    lengths = [3, 3, 4, 9, 11, 60, 61, 500]
+    parts = list(proof.batches(lengths, lengths, most))
+    assert [x for part in parts for x in part] == lengths
+    assert all(len(part) <= most and len(part) * max(part) <= 3 * sum(part) for part in parts)
+    assert list(proof.batches([], [], most)) == []

@@ -1,5 +1,6 @@
 """Memory: the estimate against what a step really takes, what is refused, and a micro-batch that halves."""
 
+# ruff: noqa: F811  (fixtures of test_train are used by name)
 from __future__ import annotations
 
 import json
@@ -87,7 +88,7 @@ def test_out_of_memory_halves_the_micro_batch_and_changes_nothing_else(
     assert json.loads((last / "training" / "progress.json").read_text())["micro_batch"] == 2
 
 
-def test_the_run_that_did_not_halve_differs_in_rounding(base, prefs, tmp_path):  # noqa: F811
+def test_the_run_that_did_not_halve_differs_in_rounding(base, prefs, tmp_path):
     """A control of the test above: micro-batches of 8 and of 2 give other last bits, so equal bytes say something."""
     for micro in (8, 2):
         go(base, prefs, tmp_path / str(micro), micro_batch=micro, max_steps=3, proof="off")
@@ -95,7 +96,7 @@ def test_the_run_that_did_not_halve_differs_in_rounding(base, prefs, tmp_path): 
     assert not all(torch.equal(a[k], b[k]) for k in a)
 
 
-def test_at_one_row_there_is_advice(base, prefs, tmp_path, monkeypatch):  # noqa: F811
+def test_at_one_row_there_is_advice(base, prefs, tmp_path, monkeypatch):
     short_above(monkeypatch, 0, ERRORS["gpu"], "forward")
     with pytest.raises(RunError, match="out of memory at micro_batch=1") as caught:
         go(base, prefs, tmp_path / "run", max_steps=1, proof="off")
@@ -103,13 +104,13 @@ def test_at_one_row_there_is_advice(base, prefs, tmp_path, monkeypatch):  # noqa
     assert "adapter=lora" in caught.value.mend
 
 
-def test_other_errors_are_not_taken_for_memory(base, prefs, tmp_path, monkeypatch):  # noqa: F811
+def test_other_errors_are_not_taken_for_memory(base, prefs, tmp_path, monkeypatch):
     short_above(monkeypatch, 2, RuntimeError("shapes do not match"), "forward")
     with pytest.raises(RuntimeError, match="shapes do not match"):
         go(base, prefs, tmp_path / "run", max_steps=1, proof="off")
 
 
-def test_what_cannot_fit_is_refused_before_anything_is_loaded(base, prefs, tmp_path, monkeypatch):  # noqa: F811
+def test_what_cannot_fit_is_refused_before_anything_is_loaded(base, prefs, tmp_path, monkeypatch):
     parameters = sum(t.numel() for t in load_file(base / "model.safetensors").values())
     loads: list[str] = []
     import boresight.training.job as job
@@ -127,7 +128,7 @@ def test_what_cannot_fit_is_refused_before_anything_is_loaded(base, prefs, tmp_p
     go(base, prefs, tmp_path / "full", max_steps=1)
 
 
-def test_the_counted_parts_are_what_torch_holds(base, prefs, tmp_path):  # noqa: F811
+def test_the_counted_parts_are_what_torch_holds(base, prefs, tmp_path):
     go(base, prefs, tmp_path / "run", max_steps=1, proof="off")
     said = json.loads((tmp_path / "run" / "run.json").read_text())["memory"]
     tensors = load_file(next((tmp_path / "run" / "checkpoints").glob("*/model.safetensors"))).values()
@@ -138,7 +139,7 @@ def test_the_counted_parts_are_what_torch_holds(base, prefs, tmp_path):  # noqa:
     assert 0 <= said["weights"] - trained < 4096  # buffers, such as the rotary frequencies, come on top
 
 
-def test_recomputing_activations_is_seen_to_save(base, prefs, tmp_path):  # noqa: F811
+def test_recomputing_activations_is_seen_to_save(base, prefs, tmp_path):
     kept = []
     for name, on in (("off", False), ("on", True)):
         go(base, prefs, tmp_path / name, max_steps=1, proof="off", gradient_checkpointing=on)

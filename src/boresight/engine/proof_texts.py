@@ -228,10 +228,10 @@ def _prompt_stands(text: Text, first: int, start: list[int], renderer: Renderer)
         if start[len(start) - len(kept) :] == kept:
             return True
         end, shown = _squeezed(prompt), _squeezed(_decoded(tokenizer, kept))
-        raw = _decoded(tokenizer, ids[first - len(kept) : first + 1])
-        joined = _squeezed(raw)[len(shown) :]
+        raw = _decoded(tokenizer, ids[first : first + 1])
+        joined = _squeezed(raw)
         most = len(joined) + (raw != raw.rstrip())  # the response's part of the token may be the space alone
-        across = any(end.endswith(shown + joined[:k]) for k in range(1, most))
+        across = any(end.endswith(joined[:k]) for k in range(1, most))
         return True if across or end.endswith(shown) else None
     if prompt == shown and len(before) <= len(start):
         return True
