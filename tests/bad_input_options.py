@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import socket
+from pathlib import Path
 
 from bad_input import Case, Here, case, plain_case
 
@@ -39,6 +41,7 @@ plain_case("an option given twice", lambda h: h.train("beta=1", "beta=2"), "'bet
 plain_case("an option as flag and as word", lambda h: [*h.train(), "--out", "x"], "out is given twice", "--out")
 plain_case("an option without a value", lambda h: [*h.train(), "beta="], "'beta='", "beta=VALUE")
 plain_case("a word that is neither", lambda h: h.train("a.yaml", "b.yaml"), "'b.yaml' is a second recipe")
+plain_case("a path that is no text", lambda h: h.train(out="run\udcff"), "out=", "valid Unicode")
 plain_case("a path that is empty", lambda h: h.train(data="''"), "data=", "training data")
 plain_case("nothing to train", lambda h: ["train"], "a run needs method=", "dotted path")
 plain_case("brackets that do not close", lambda h: [*h.train(), "beta=[1"], "'beta=[1'", "brackets")
@@ -191,10 +194,34 @@ plain_case(
     lambda h: ["evaluate", str(h.model), "--data", str(h.good()), "--batch", "0"],
     "--batch",
 )
+plain_case("a report of nothing", lambda h: ["report", str(h.folder)], "/here", "run.json")
+plain_case(
+    "a report over something else", lambda h: report(h, h.file("thesis.html", "x")), "thesis.html", "not a report"
+)
+plain_case("a report into a folder", lambda h: report(h, h.folder), "/here", "is a folder")
+plain_case("a view of nothing", lambda h: ["view", str(h.folder / "no")], "/no")
+plain_case("a port that there is not", lambda h: ["view", str(h.run), "--port", "99999"], "port", "99999")
+
+
+@case("a port in use")
+def _(here: Here) -> Case:
+    held = socket.socket()
+    held.bind(("127.0.0.1", 0))
+    held.listen()
+    HELD.append(held)  # until the tests end
+    port = str(held.getsockname()[1])
+    return Case(["view", str(here.run), "--port", port], (port, "in use", "--port"), seconds=20)
+
+
+HELD: list[socket.socket] = []
 plain_case("a model that exists already", lambda h: tiny(h, out=h.copy()), "/model", "exists already")
 plain_case("a model of an odd width", lambda h: tiny(h, hidden=33), "hidden is 33", "even whole number")
 plain_case("a model without layers", lambda h: tiny(h, layers=0), "layers")
 plain_case("a vocabulary too small", lambda h: tiny(h, vocab=10), "vocab is 10", "give at least")
+
+
+def report(here: Here, out: Path) -> list[str]:
+    return ["report", str(here.run), "--out", str(out)]
 
 
 def tiny(here: Here, **options: object) -> list[str]:

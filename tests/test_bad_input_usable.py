@@ -47,6 +47,13 @@ def test_right_to_left_and_zero_width_text(here, capfd):
     assert next(iter(bs.read(here.folder / "data.jsonl"))).responses[0].text == rows[0]["chosen"]
 
 
+def test_a_file_whose_name_is_no_text_is_checked(here, capfd):
+    path = os.path.join(os.fsencode(here.folder), b"odd\xff.jsonl")
+    os.replace(here.good(), path)
+    assert main(["check", os.fsdecode(path), "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["read"]["source"].endswith("odd\\udcff.jsonl")
+
+
 def test_a_response_of_200_kilobytes_is_counted_and_the_rest_is_trained_on(here, capfd):
     long = {"prompt": "q", "chosen": "on the mat " * 20_000, "rejected": "no"}
     facts, told = trained(here, capfd, data=here.rows(long, *pairs(6)))

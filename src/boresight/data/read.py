@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from boresight.data.cache import aside, code, digest, load, reader, root, save
-from boresight.data.cells import Bad, Partly, show
+from boresight.data.cells import Bad, Partly, plain, show
 from boresight.data.plan import Plan, plan
 from boresight.data.sources import Part, from_iterable, locate
 from boresight.data.table import Examples, Problem, ReadReport, Writer, limited
@@ -83,7 +83,7 @@ def _parts(source: Any, split: str) -> tuple[str, list[Part]]:
     """What to call the source, and its parts."""
     if isinstance(source, str | Path):
         part = locate(source, split)
-        return str(part.path or source), [part]
+        return plain(str(part.path or source)), [part]
     if isinstance(source, list | tuple) and source and all(isinstance(item, str | Path) for item in source):
         parts = [locate(item, split) for item in source]
         if len({part.label for part in parts}) < len(parts):

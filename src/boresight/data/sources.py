@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from boresight.data import files
-from boresight.data.cells import said
+from boresight.data.cells import plain, said
 from boresight.data.files import KINDS, Rows, kind
 from boresight.data.hub import hub
 from boresight.errors import InputError, nearest
@@ -54,7 +54,7 @@ def from_iterable(items: Iterable[Any]) -> Part:
 
 
 def _file(path: Path) -> Part:
-    return Part(path.name, lambda: files.rows(path), path, (path,))
+    return Part(plain(path.name), lambda: files.rows(path), path, (path,))
 
 
 def _folder(path: Path, split: str) -> Part:

@@ -101,6 +101,11 @@ class Recipe(BaseModel):
     def _within_reach(cls, value: Any) -> Any:
         if isinstance(value, int) and abs(value) >= 2**32:
             raise ValueError("must be less than 2^32")
+        if isinstance(value, str) and not value.isascii():
+            try:
+                value.encode("utf-8")
+            except UnicodeEncodeError:
+                raise ValueError("must be valid Unicode text, since it is written down") from None
         return value
 
     @model_validator(mode="before")
