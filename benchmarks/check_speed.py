@@ -36,7 +36,9 @@ def measure(path: Path, cache: Path) -> tuple[float, float, float]:
     environment = os.environ | {"BORESIGHT_CACHE": str(cache)}
     words = [sys.executable, "-m", "boresight", "check", str(path), "--json"]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, env=environment)
-    _, _, used = os.wait4(process.pid, 0)
+    _, status, used = os.wait4(process.pid, 0)
+    if os.waitstatus_to_exitcode(status) not in (0, 1):  # 1: it found errors, as it should in these data
+        raise SystemExit(f"boresight check failed: {os.waitstatus_to_exitcode(status)}")
     return time.perf_counter() - before, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 
 
