@@ -15,6 +15,7 @@ import pytest
 
 from boresight.data.check import check
 from boresight.data.checks import Check, Columns, Looked, Setting, checks
+from boresight.data.checks._columns import share_of
 from boresight.data.checks.agreement import alpha
 from boresight.data.checks.cycles import Cycles, in_cycle
 from boresight.data.checks.flips import confident
@@ -172,6 +173,50 @@ def test_the_shares_are_those_of_a_plain_count(tmp_path: Path) -> None:
     longer = [np.sign(len(r["chosen"]) - len(r["rejected"])) for r in clean(500, 2)]
     assert result.facts["longer_wins"]["value"] == pytest.approx(np.mean([(1 + s) / 2 for s in longer]))
     assert "first_wins" not in result.facts  # the chosen one always stands first: that says nothing
+
+
+def by_hand(shares: list[tuple[int, int]], confidence: float) -> tuple[float, float]:
+    """The interval of a share in clusters of (right, all): residual sums of the clusters, Student's t."""
+    from scipy.stats import t
+
+    total = sum(n for _, n in shares)
+    centre = sum(r for r, _ in shares) / total
+    groups = len(shares)
+    spread = sum((r - n * centre) ** 2 for r, n in shares) * groups / (groups - 1)
+    half = t.ppf((1 + confidence) / 2, groups - 1) * spread**0.5 / total
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+@pytest.mark.parametrize("confidence", [0.95, 0.999])
+def test_rows_of_one_prompt_are_no_independent_evidence(confidence: float) -> None:
+    shares = [(3, 10), (9, 9), (2, 6), (12, 20), (0, 3), (5, 7)]
+    sign = np.concatenate([np.repeat([1, -1], [r, n - r]) for r, n in shares])
+    prompts = np.repeat(np.arange(len(shares)), [n for _, n in shares])
+    found = share_of(sign, prompts, confidence)
+    assert (found.value, found.n) == (pytest.approx(31 / 55), 55)
+    assert (found.low, found.high) == pytest.approx(by_hand(shares, confidence))
+
+
+@pytest.mark.parametrize("side", [1, -1])
+@pytest.mark.parametrize(("prompts", "least"), [(1, 0.2065), (2, 0.3424), (10, 0.7225)])
+def test_where_all_agree_a_prompt_counts_once(side: int, prompts: int, least: float) -> None:
+    """Wilson's interval of n of n begins at n / (n + 1.96^2), however many rows the n prompts have."""
+    found = share_of(np.full(36 * prompts, side), np.repeat(np.arange(prompts), 36))
+    assert found.value == (side > 0)
+    assert (found.low, found.high) == pytest.approx((least, 1) if side > 0 else (0, 1 - least), abs=1e-4)
+    assert least == pytest.approx(prompts / (prompts + 1.96**2), abs=1e-4)
+
+
+def test_a_feature_of_few_prompts_is_no_finding() -> None:
+    """36 votes on two prompts, all for the side with the link: two observations."""
+    texts = ("Look at https://example.org for it.", "Here is all of it, in words.")
+    rows = [Example(f"Q{k % 2}", tuple(map(Response, texts)), (Pair(0, 1, annotator=f"a{k}"),)) for k in range(36)]
+    result = check(rows)
+    link = result.facts["format_shortcut"]["link"]
+    assert (link["value"], link["n"]) == (1.0, 36)
+    assert link["low"] == pytest.approx(2 / (2 + 1.96**2), abs=1e-4)
+    found = {f.id for f in result.findings}
+    assert found.isdisjoint({"format-shortcut", "phrase-shortcut", "length-shortcut", "position-shortcut"})
 
 
 def test_a_model_of_shortcuts_finds_nothing_in_random_labels_and_all_in_length() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from boresight.data.checks._base import Looked
+from boresight.stats import Interval, mean, proportion
 
 Ints = NDArray[np.int64]
 
@@ -169,3 +171,21 @@ def repeats(keys: Ints) -> Ints:
     later = np.ones(len(keys), bool)
     later[first] = False
     return np.flatnonzero(later)
+
+
+def share_of(sign: NDArray[Any], prompts: Ints, confidence: float = 0.95) -> Interval:
+    """The share of +1 among -1 and +1, a zero counting half; clustered where prompts repeat.
+
+    Where all agree the clusters have no spread, and each prompt counts as one observation, however many rows it has.
+    """
+    right = (np.asarray(sign, np.float64) + 1) / 2
+    count = len(np.unique(prompts))
+    if count == len(prompts):
+        return proportion(float(right.sum()), len(right), confidence)
+    found = mean(right, prompts, confidence)
+    if found.value in (0.0, 1.0):
+        alike = proportion(found.value * count, count, confidence)
+        return Interval(found.value, alike.low, alike.high, found.n)
+    least = proportion(float(right.sum()), len(right), confidence)
+    low, high = min(found.low, least.low), max(found.high, least.high)
+    return Interval(found.value, max(0.0, low), min(1.0, high), found.n)

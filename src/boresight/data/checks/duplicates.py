@@ -17,7 +17,7 @@ class Duplicates(Check):
         Kind(
             "duplicate-rows",
             "warning",
-            "copies of feedback that is there already",
+            "copies of what is there already",
             "they count double in the loss and are memorised first; split over train and test they leak",
             "keep one of each (--fix does); if repetition is meant, say so with a weight",
             "entries",

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boresight.data.checks._base import Check, Finding, Kind, response_text
-from boresight.data.checks._columns import numbered
+from boresight.data.checks._columns import numbered, share_of
 from boresight.stats import Interval, mean, proportion
 
 SAMPLE = 4000
@@ -91,13 +91,14 @@ class Flips(Check):
         if len(sample) < LEAST:
             return
         votes = self.setting.columns.decided
-        probability, fitted = _predicted(self._texts(sample), votes.prompt[sample])
+        prompts = numbered(votes.prompt[sample])[0]
+        probability, fitted = _predicted(self._texts(sample), prompts)
         if not fitted:
             return
-        accuracy = proportion(float((probability > 0.5).sum() + (probability == 0.5).sum() / 2), len(probability))
+        accuracy = share_of(np.sign(probability - 0.5), prompts)
         order = np.argsort(-np.abs(probability - 0.5), kind="stable")[: round(SUREST * len(sample))]
         against = order[probability[order] < 0.5]
-        share = proportion(len(against), len(order))
+        share = share_of(np.where(probability[order] < 0.5, 1, -1), prompts[order])
         suspect, sure = confident(probability)
         self.told["word_model"] = accuracy.to_dict()
         if not accuracy.low > 0.5:

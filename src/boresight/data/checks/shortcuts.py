@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boresight.data.checks._base import Check, Finding, Kind, Looked
-from boresight.data.checks._columns import Ints, numbered
+from boresight.data.checks._columns import Ints, numbered, share_of
 from boresight.data.checks.responses import refuses
-from boresight.stats import Interval, mean, proportion
+from boresight.stats import Interval
 
 LIST = re.compile(r"^[ \t]*(?:[-*•]|\d{1,2}[.)])[ \t]+\S", re.MULTILINE)
 WORD = re.compile(r"[\w'’]+")
@@ -122,12 +122,12 @@ class Shortcuts(Check):
         prompts = numbered(np.frombuffer(self.prompt, np.int64))[0]
         rows, length, first = (np.asarray(x) for x in (self.row, self.length, self.first))
         places = self._places(first)
-        longer = _share(length, prompts)
+        longer = share_of(length, prompts)
         self.told["longer_wins"] = longer.to_dict()
         growth = np.asarray(self.growth) * np.sign(longer.value - 0.5)
         yield from self._one("length-shortcut", length, prompts, rows[length != 0], rows[np.argsort(-growth)])
         if places is not None:
-            placed = _share(places, prompts)
+            placed = share_of(places, prompts)
             self.told["first_wins"] = placed.to_dict()
             taken = places == np.sign(placed.value - 0.5)
             yield from self._one("position-shortcut", places, prompts, rows, rows[taken])
@@ -170,8 +170,8 @@ class Shortcuts(Check):
         apart = sign != 0
         if apart.sum() < LEAST:
             return
-        strict = _share(sign[apart], prompts[apart], STRICT)
-        share = _share(sign[apart], prompts[apart])
+        strict = share_of(sign[apart], prompts[apart], STRICT)
+        share = share_of(sign[apart], prompts[apart])
         self.told.setdefault(id.replace("-", "_"), {})[name] = share.to_dict()
         if strict.low > 0.5 + EFFECT or strict.high < 0.5 - EFFECT:
             count = int((sign > 0).sum())
@@ -186,9 +186,9 @@ class Shortcuts(Check):
         """A finding where the share is far from one half; a note where it is surely a little beside it."""
         if np.count_nonzero(sign) < LEAST:
             return
-        share = _share(sign, prompts)
+        share = share_of(sign, prompts)
         far = share.low > 0.5 + EFFECT or share.high < 0.5 - EFFECT
-        if far or _share(sign, prompts, STRICT).excludes(0.5):
+        if far or share_of(sign, prompts, STRICT).excludes(0.5):
             count, severity = round(share.value * share.n), None if far else "note"
             yield self.found(id, count, share.n, rows, share=share, show=show, severity=severity)  # type: ignore[arg-type]
 
@@ -231,18 +231,6 @@ def _features(text: str) -> tuple[int, frozenset[str] | tuple[str, ...], str]:
     return len(text), tuple(marks), " ".join(WORD.findall(text[:48])[:2]).lower()
 
 
-def _share(sign: NDArray[Any], prompts: Ints, confidence: float = 0.95) -> Interval:
-    """The share of +1 among -1 and +1, a zero counting half; clustered where prompts repeat."""
-    right = (np.asarray(sign, np.float64) + 1) / 2
-    if len(np.unique(prompts)) == len(prompts):
-        return proportion(float(right.sum()), len(right), confidence)
-    found = mean(right, prompts, confidence)
-    # Where all agree the spread is nought; the interval of a share still is not.
-    least = proportion(float(right.sum()), len(np.unique(prompts)) and len(right), confidence)
-    low, high = min(found.low, least.low), max(found.high, least.high)
-    return Interval(found.value, max(0.0, low), min(1.0, high), found.n)
-
-
 def _held_out(features: NDArray[Any], prompts: Ints, seed: int) -> Interval | None:
     """Accuracy of a Bradley-Terry model on the features, each pair judged by a model fitted on other prompts."""
     from sklearn.linear_model import LogisticRegression
@@ -266,4 +254,4 @@ def _held_out(features: NDArray[Any], prompts: Ints, seed: int) -> Interval | No
         with threadpool_limits(1):  # so small a problem only waits for more threads
             model.fit(np.concatenate([x, -x]), np.repeat([1, 0], len(x)))
         sign[fold == k] = np.sign(features[fold == k] @ model.coef_[0])
-    return _share(sign, prompts)
+    return share_of(sign, prompts)
