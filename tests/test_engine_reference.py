@@ -18,7 +18,7 @@ def resolve(choice, model, **settings):
     def load_model(name):
         return tf.AutoModelForCausalLM.from_pretrained(name)
 
-    return resolve_reference(choice, model, load_model=load_model, pad_id=0, batch_size=2, **settings)
+    return resolve_reference(choice, model, load_model=load_model, pad_id=0, budget=20, **settings)
 
 
 def oracle(model) -> np.ndarray:

@@ -27,6 +27,8 @@ _WHERE = {
     "Reference": "reference",
     "resolve_reference": "reference",
     "ResponseScores": "scores",
+    "score_values": "scores",
+    "scores": "scores",
     "ReferenceStore": "store",
 }
 
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
     from boresight.engine.reference import Reference as Reference
     from boresight.engine.reference import resolve_reference as resolve_reference
     from boresight.engine.scores import ResponseScores as ResponseScores
+    from boresight.engine.scores import score_values as score_values
+    from boresight.engine.scores import scores as scores
     from boresight.engine.store import ReferenceStore as ReferenceStore
 
 __all__ = [*_WHERE]

@@ -1,9 +1,9 @@
-"""The padded path: log-probs of response tokens from right-padded batches, and the oracle it is held against."""
+"""Log-probs of response tokens: the module that training wraps, many sequences at a time, and the oracle."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,13 @@ from boresight.engine.batch import pad
 from boresight.engine.dropout import evaluating
 from boresight.engine.head import TILE, accumulation_dtype, module_log_probs, token_log_probs
 from boresight.engine.headform import HeadForm, bare, called_once, is_plain, is_sharded, recognise
+from boresight.engine.layout import Group, by_prompt, pack, packed_length
+from boresight.engine.packing import Layout, choose
+from boresight.engine.segments import Laid
 from boresight.objectives import LogProbs
+
+BUDGET = 8192
+"""Tokens that go through a model at once where nothing else is said."""
 
 
 class TokenLogProbs(nn.Module):
@@ -26,15 +32,19 @@ class TokenLogProbs(nn.Module):
     the positions that predict response tokens are picked, and only they go through the head, at most `tile` logits
     at a time. Gradient checkpointing, autocast, half-precision weights and LoRA (on the head too) work as in the
     model. This module is what accelerate, DDP or FSDP wraps: everything goes through `forward`.
+    layout: how `logprobs` lays sequences out for it; by default the best that the model can take.
     """
 
-    def __init__(self, model: nn.Module, *, tile: int = TILE) -> None:
+    def __init__(self, model: nn.Module, *, tile: int = TILE, layout: Layout | None = None) -> None:
         super().__init__()
         self.model = model
         self.tile = tile
-        # On the meta device (weights that arrive later) the head is looked at on first use.
-        lazy = any(p.is_meta for p in model.parameters())
-        self._form: HeadForm | None = None if lazy else recognise(model)
+        self._form: HeadForm | None = None
+        self._layout: Layout | None = None
+        self._wanted = layout
+        # On the meta device (weights that arrive later) the model is looked at on first use.
+        if not any(p.is_meta for p in model.parameters()):
+            self._form, self._layout = self.form, self.layout
 
     @property
     def form(self) -> HeadForm:
@@ -43,20 +53,39 @@ class TokenLogProbs(nn.Module):
             self._form = recognise(self.model)
         return self._form
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, predictor: Tensor, targets: Tensor) -> Tensor:
+    @property
+    def layout(self) -> Layout:
+        """How `logprobs` lays sequences out."""
+        if self._layout is None:
+            best = self._wanted if self._wanted == "padded" else choose(self.model)
+            self._layout = best if self._wanted is None or best == "padded" else self._wanted
+        return self._layout
+
+    @layout.setter
+    def layout(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        predictor: Tensor,
+        targets: Tensor,
+        position_ids: Tensor | None = None,
+        groups: Sequence[Group] | None = None,
+    ) -> Tensor:
         """Log-probs of `targets`, (tokens,), in nats, fp32 (fp64 for a model in fp64).
 
-        input_ids, attention_mask: (n, L), padded on the right. predictor: (tokens,) flat index into (n * L) of the
-        position that predicts each target. Without any response token the result is empty, but still tied to every
-        parameter, so that a process without work takes part in the backward pass.
+        input_ids, attention_mask: (n, L), padded on the right; or, with `groups`, one packed row (1, N) with its
+        position_ids and no mask. predictor: (tokens,) flat index into (n * L) of the position that predicts each
+        target. Without any response token the result is empty, but still tied to every parameter, so that a process
+        without work takes part in the backward pass.
         """
-        form = self.form
-        if input_ids.numel() == 0:
-            input_ids, attention_mask = input_ids.new_zeros(1, 1), attention_mask.new_ones(1, 1)
+        form, options = self.form, inputs(input_ids, attention_mask, position_ids, groups)
         if form.own:
-            return self._own(input_ids, attention_mask, predictor, targets)
+            return self._own(options, predictor, targets)
         base = bare(self.model)
-        hidden = base.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)[0]
+        hidden = base.base_model(**options)[0]
         hidden = hidden.flatten(0, 1)[predictor]
         head: Any = base.get_output_embeddings()
         plain = is_plain(head)
@@ -69,11 +98,11 @@ class TokenLogProbs(nn.Module):
 
         return called_once(head, compute, hidden) if is_sharded(head) else compute(head, hidden)
 
-    def _own(self, input_ids: Tensor, attention_mask: Tensor, predictor: Tensor, targets: Tensor) -> Tensor:
+    def _own(self, options: dict[str, Any], predictor: Tensor, targets: Tensor) -> Tensor:
         """By the model's own logits, at the columns where any sequence of the batch predicts a response token."""
-        length = input_ids.shape[1]
+        length = options["input_ids"].shape[1]
         row, column = predictor // length, predictor % length
-        batch: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
+        batch = dict(options)
         if "logits_to_keep" in inspect.signature(bare(self.model).forward).parameters and targets.numel():
             columns, column = torch.unique(column, return_inverse=True)
             batch["logits_to_keep"] = columns
@@ -86,43 +115,104 @@ def _device(module: nn.Module) -> torch.device:
     return next(module.parameters()).device
 
 
+def inputs(
+    input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None, groups: Sequence[Group] | None
+) -> dict[str, Any]:
+    """What a model is called with, for a padded batch or a packed row; one token where there is none."""
+    if input_ids.numel() == 0:
+        one = input_ids.new_zeros(1, 1)
+        return {"input_ids": one, "attention_mask": torch.ones_like(one), "use_cache": False}
+    if groups is None:
+        return {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
+    mask = Laid(groups).mask(input_ids.device)
+    return {"input_ids": input_ids, "position_ids": position_ids, "attention_mask": mask, "use_cache": False}
+
+
+def inner(module: nn.Module) -> TokenLogProbs:
+    """The `TokenLogProbs` that accelerate, DDP or FSDP wrapped."""
+    return next(m for m in module.modules() if isinstance(m, TokenLogProbs))
+
+
 def logprobs(
     module: nn.Module, sequences: Sequence[Tokens], pad_id: int, device: torch.device | None = None
 ) -> LogProbs:
-    """Log-probs of the responses of `sequences` in one padded batch; gradients flow.
+    """Log-probs of the responses of `sequences` in one forward pass; gradients flow.
 
-    module: a `TokenLogProbs`, wrapped or not. device: where it wants its input; by default where its weights are.
+    module: a `TokenLogProbs`, wrapped or not; its `layout` says whether they are packed behind shared prompts, packed,
+    or padded with `pad_id`. device: where it wants its input; by default where its weights are.
     """
-    batch = pad(sequences, pad_id).to(device or _device(module))
-    values = module(batch.input_ids, batch.attention_mask, batch.predictor, batch.targets)
-    return LogProbs(values, batch.owner, batch.count)
+    device, layout = device or _device(module), inner(module).layout
+    if layout == "padded":
+        padded = pad(sequences, pad_id).to(device)
+        values = module(padded.input_ids, padded.attention_mask, padded.predictor, padded.targets)
+        return LogProbs(values, padded.owner, padded.count)
+    row = pack(sequences, share=layout == "shared").to(device)
+    values = module(row.input_ids, None, row.predictor, row.targets, row.position_ids, row.groups)
+    return LogProbs(values, row.owner, row.count)
 
 
 def token_values(
     module: nn.Module,
     sequences: Sequence[Tokens],
     pad_id: int,
-    batch_size: int,
+    budget: int = BUDGET,
     progress: Callable[[int], object] | None = None,
 ) -> list[NDArray[np.float32]]:
     """Per-token log-probs of each response as (response length,) float32, in the order of `sequences`.
 
-    No gradients, evaluation mode (restored afterwards), `batch_size` sequences of similar length at a time, longest
-    first. `progress(n)` is called after each batch with the number of its sequences.
+    No gradients, evaluation mode (restored afterwards), at most `budget` tokens at a time (one sequence at the least),
+    longest first, responses to the same prompt together. `progress(n)` is called after each batch with the number of
+    its sequences.
     """
-    order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
     values: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(sequences)
     with torch.no_grad(), evaluating(module):
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
+        for batch in together(module, portions(sequences, budget, inner(module).layout)):
             part = [sequences[i] for i in batch]
             flat = logprobs(module, part, pad_id).values.float().cpu().numpy()
             ends = np.cumsum([s.response_length for s in part])
-            for i, piece in zip(batch, np.split(flat, ends[:-1]), strict=True):
+            for i, piece in zip(batch, np.split(flat, ends[:-1]), strict=bool(batch)):
                 values[i] = piece.copy()
-            if progress is not None:
+            if progress is not None and batch:
                 progress(len(batch))
     return values
+
+
+def together(module: nn.Module, batches: Iterable[list[int]]) -> Iterator[list[int]]:
+    """`batches`, filled up with empty ones to as many as the process with most has, where the model is split.
+
+    The parts of a split model are gathered by all processes together, in every forward pass.
+    """
+    made = list(batches)
+    most = len(made)
+    if any(hasattr(p, "device_mesh") for p in module.parameters()):
+        count = torch.tensor(most, device=_device(module))
+        torch.distributed.all_reduce(count, torch.distributed.ReduceOp.MAX)
+        most = int(count)
+    yield from made
+    yield from ([] for _ in range(most - len(made)))
+
+
+def portions(sequences: Sequence[Tokens], budget: int, layout: Layout = "shared") -> Iterator[list[int]]:
+    """The places of `sequences` in batches of at most `budget` tokens (one sequence at the least), longest first.
+
+    The tokens of a batch are those of its packed row, or, where it is padded, its sequences times the longest.
+    """
+    members = by_prompt(sequences) if layout == "shared" else [[i] for i in range(len(sequences))]
+    pieces: list[tuple[int, list[int]]] = []
+    for group in members:
+        cost = packed_length([sequences[i] for i in group])
+        pieces += [(cost, group)] if cost <= budget else [(len(sequences[i]), [i]) for i in group]
+    batch: list[int] = []
+    total = longest = 0
+    for cost, group in sorted(pieces, key=lambda piece: -piece[0]):
+        longest = max(longest, cost)
+        total = (len(batch) + 1) * longest if layout == "padded" else total + cost
+        if batch and total > budget:
+            yield batch
+            batch, total, longest = [], cost, cost
+        batch = batch + group
+    if batch:
+        yield batch
 
 
 def plain_logprobs(model: nn.Module, sequences: Sequence[Tokens], pad_id: int) -> LogProbs:

@@ -17,7 +17,7 @@ from torch import nn
 from boresight.data.tokens import Tokens
 from boresight.engine.adapters import active_adapters, adapter_names, adapter_on, adapters_off, is_fresh
 from boresight.engine.fingerprint import ENGINE_VERSION, adapter_tensors, base_tensors, combine, weights_fingerprint
-from boresight.engine.padded import TokenLogProbs, token_values
+from boresight.engine.padded import BUDGET, TokenLogProbs, token_values
 from boresight.errors import InputError, RunError, nearest
 
 
@@ -45,7 +45,7 @@ def resolve_reference(
     *,
     load_model: Callable[[str], Any],
     pad_id: int,
-    batch_size: int,
+    budget: int = BUDGET,
     autocast_dtype: torch.dtype | None = None,
     tokenizer: Any = None,
     module: nn.Module | None = None,
@@ -59,15 +59,15 @@ def resolve_reference(
     that was trained before, None is refused: both its base and its present state are plausible.
 
     policy_model: the transformers or peft model. module: what computes the policy's log-probs, if it was wrapped
-    (a `TokenLogProbs` behind accelerate, say). autocast_dtype: as in training. tokenizer: the policy's, to be compared
-    with that of a loaded model. Values are computed without gradients in evaluation mode; adapter, training flags
-    and requires_grad of the policy are afterwards what they were.
+    (a `TokenLogProbs` behind accelerate, say). budget: tokens at once. autocast_dtype: as in training. tokenizer: the
+    policy's, to be compared with that of a loaded model. Values are computed without gradients in evaluation mode;
+    adapter, training flags and requires_grad of the policy are afterwards what they were.
     Raises InputError for choices that do not fit the policy, and for another vocabulary or tokenizer.
     """
     if choice is None:
         choice = _default(policy_model)
     module = module or TokenLogProbs(policy_model)
-    build = partial(_build, pad_id=pad_id, batch_size=batch_size, autocast_dtype=autocast_dtype)
+    build = partial(_build, pad_id=pad_id, budget=budget, autocast_dtype=autocast_dtype)
     if choice == "start":
         active = active_adapters(policy_model)
         return build(policy_model, module, "the policy as it is before the first step", active)
@@ -116,7 +116,7 @@ def _build(
     switch: Callable[[], AbstractContextManager[None]] = nullcontext,
     *,
     pad_id: int,
-    batch_size: int,
+    budget: int,
     autocast_dtype: torch.dtype | None,
 ) -> Reference:
     def weights() -> str:
@@ -144,7 +144,7 @@ def _build(
         device = next(module.parameters()).device
         cast = torch.autocast(device.type, autocast_dtype) if autocast_dtype is not None else nullcontext()
         with switch(), cast:
-            return token_values(module, sequences, pad_id, batch_size)
+            return token_values(module, sequences, pad_id, budget)
 
     stored = next(p.dtype for p in model.parameters() if p.is_floating_point())
     lowest = autocast_dtype or stored

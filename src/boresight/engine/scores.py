@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from boresight.data.tokens import Tokens
+from boresight.engine.batch import pad
+from boresight.engine.dropout import evaluating
 from boresight.engine.head import accumulation_dtype
 from boresight.engine.headform import bare
+from boresight.engine.layout import Group, pack
+from boresight.engine.packing import Layout, choose
+from boresight.engine.padded import BUDGET, inputs, portions, together
 from boresight.errors import InputError
 
 
@@ -38,21 +47,83 @@ class ResponseScores(nn.Module):
                     mend="use a decoder (Llama, Qwen, Gemma, ...) or an encoder (BERT, DeBERTa, ...) as reward model",
                 )
         self.model = model
+        encoder = not isinstance(getattr(base, "score", None), nn.Module)
+        lazy = any(p.is_meta for p in model.parameters())
+        self._layout: Layout | None = "padded" if encoder else None if lazy else choose(model)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """The score of each sequence, (n,), fp32 (fp64 for a model in fp64). input_ids, attention_mask: (n, L).
+    @property
+    def layout(self) -> Layout:
+        """How `scores` lays sequences out."""
+        if self._layout is None:
+            self._layout = choose(self.model)
+        return self._layout
 
-        Without sequences the result is empty, but tied to every parameter, as in `TokenLogProbs`.
+    @layout.setter
+    def layout(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        last: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        groups: Sequence[Group] | None = None,
+    ) -> Tensor:
+        """The score of each sequence, (n,), fp32 (fp64 for a model in fp64).
+
+        input_ids, attention_mask: (n, L), padded on the right; or, with `groups`, one packed row (1, N), the place of
+        each sequence's `last` token, (n,), and position_ids. Without sequences the result is empty, but tied to every
+        parameter, as in `TokenLogProbs`.
         """
         base: Any = bare(self.model)
-        count = input_ids.shape[0]
-        if count == 0:
-            input_ids, attention_mask = input_ids.new_zeros(1, 1), attention_mask.new_ones(1, 1)
+        count = 0 if input_ids.numel() == 0 else input_ids.shape[0] if last is None else last.numel()
+        options = inputs(input_ids, attention_mask, position_ids, groups)
         if not isinstance(getattr(base, "score", None), nn.Module):
-            scores = self.model(input_ids=input_ids, attention_mask=attention_mask).logits[:count, 0]
+            scores = self.model(**{k: v for k, v in options.items() if k != "use_cache"}).logits[:count, 0]
             return scores.to(accumulation_dtype(scores.dtype))
-        hidden = base.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)[0]
-        place = torch.arange(input_ids.shape[1], device=attention_mask.device)
-        last = (place * attention_mask.bool()).argmax(1)
-        scores = base.score(hidden[torch.arange(hidden.shape[0], device=hidden.device), last])[:count, 0]
+        hidden = base.base_model(**options)[0]
+        if last is None or not count:
+            mask = options["attention_mask"]
+            place = torch.arange(mask.shape[1], device=mask.device)
+            ends = (place * mask.bool()).argmax(1)
+            picked = hidden[torch.arange(hidden.shape[0], device=hidden.device), ends]
+        else:
+            picked = hidden[0, last]
+        scores = base.score(picked)[:count, 0]
         return scores.to(accumulation_dtype(scores.dtype))
+
+
+def scores(module: nn.Module, sequences: Sequence[Tokens], pad_id: int, device: torch.device | None = None) -> Tensor:
+    """The score of each of `sequences`, (n,), in one forward pass; gradients flow.
+
+    module: a `ResponseScores`, wrapped or not. Packed behind shared prompts where its model can take that.
+    """
+    part = next(m for m in module.modules() if isinstance(m, ResponseScores))
+    device = device or next(module.parameters()).device
+    values: Tensor
+    if part.layout == "padded":
+        padded = pad(sequences, pad_id).to(device)
+        values = module(padded.input_ids, padded.attention_mask)
+    else:
+        row = pack(sequences, share=part.layout == "shared", whole=True).to(device)
+        values = module(row.input_ids, None, row.predictor, row.position_ids, row.groups)
+    return values
+
+
+def score_values(
+    module: nn.Module,
+    sequences: Sequence[Tokens],
+    pad_id: int,
+    budget: int = BUDGET,
+    progress: Callable[[int], object] | None = None,
+) -> NDArray[np.float64]:
+    """The score of each sequence, (n,), in their order: no gradients, evaluation mode, `budget` tokens at a time."""
+    values = np.zeros(len(sequences))
+    layout = next(m for m in module.modules() if isinstance(m, ResponseScores)).layout
+    with torch.no_grad(), evaluating(module):
+        for batch in together(module, portions(sequences, budget, layout)):
+            values[batch] = scores(module, [sequences[i] for i in batch], pad_id).double().cpu().numpy()
+            if progress is not None:
+                progress(len(batch))
+    return values

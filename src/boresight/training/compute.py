@@ -16,10 +16,9 @@ from boresight.data.render import Renderer
 from boresight.data.rows import make_rows
 from boresight.data.table import Examples
 from boresight.data.tokens import Row, Tokens
-from boresight.engine.batch import pad
 from boresight.engine.dropout import disable_dropout
 from boresight.engine.padded import TokenLogProbs, token_values
-from boresight.engine.scores import ResponseScores
+from boresight.engine.scores import ResponseScores, score_values
 from boresight.errors import InputError
 from boresight.training.load import Loaded, load, turn_ends
 from boresight.training.reporter import Reporter
@@ -182,19 +181,13 @@ class Scorer:
     def _sums(self, loaded: Loaded, tokens: Sequence[Tokens], what: str) -> NDArray[np.float64]:
         module = TokenLogProbs(loaded.model)
         with self.reporter.bar(what, len(tokens)) as advance:
-            values = token_values(module, tokens, loaded.pad_id, self.batch, progress=advance)
+            values = token_values(module, tokens, loaded.pad_id, progress=advance)
         return np.array([v.sum(dtype=np.float64) for v in values])
 
-    @torch.no_grad()
     def _scores(self, tokens: Sequence[Tokens]) -> NDArray[np.float64]:
         module = ResponseScores(self.policy.model)
-        parts = []
         with self.reporter.bar("scores", len(tokens)) as advance:
-            for first in range(0, len(tokens), self.batch):
-                batch = pad(tokens[first : first + self.batch], self.policy.pad_id).to(self.device)
-                parts.append(module(batch.input_ids, batch.attention_mask).double().cpu().numpy())
-                advance(len(parts[-1]))
-        return np.concatenate(parts) if parts else np.zeros(0)
+            return score_values(module, tokens, self.policy.pad_id, progress=advance)
 
     def _characters(self, tokens: Tokens) -> int:
         return len(self.policy.tokenizer.decode(tokens.ids[tokens.mask].tolist(), skip_special_tokens=True))

@@ -80,7 +80,7 @@ def off_policy(
         owner += [len(taken) - 1] * len(whole)
     if not taken:
         raise InputError("no row can be measured under this model", mend="raise max_length, or look at the findings")
-    values = token_values(TokenLogProbs(loaded.model), sequences, loaded.pad_id, batch_size)
+    values = token_values(TokenLogProbs(loaded.model), sequences, loaded.pad_id)
     drawn = sample(
         loaded.model, loaded.tokenizer, prompts, max_new_tokens=max_new_tokens, seed=seed, batch_size=batch_size,
         eos_ids=turn_ends(loaded, renderer),

@@ -46,7 +46,7 @@ def find(
         policy,
         load_model=lambda name: load(name).model.to(device),
         pad_id=loaded.pad_id,
-        batch_size=recipe.micro_batch,
+        budget=recipe.micro_tokens,
         autocast_dtype=torch.bfloat16 if bf16 else None,
         tokenizer=loaded.tokenizer,
     )
@@ -59,14 +59,14 @@ def find(
 
 
 def of_split(
-    reference: Reference, policy: Any, module: nn.Module, accelerator: Any, pad_id: int, micro_batch: int
+    reference: Reference, policy: Any, module: nn.Module, accelerator: Any, pad_id: int, budget: int
 ) -> Callable[[list[Tokens]], list[Any]]:
     """How a reference computes once the policy is split: through the policy's split module, or split itself."""
     through = module if reference.model is policy else split(TokenLogProbs(reference.model), accelerator.device)
 
     def compute(sequences: list[Tokens]) -> list[Any]:
         with reference.switch(), accelerator.autocast():
-            return token_values(through, sequences, pad_id, micro_batch)
+            return token_values(through, sequences, pad_id, budget)
 
     return compute
 
