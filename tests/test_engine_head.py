@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from boresight.engine.head import TILE, _tiling, module_log_probs, token_log_probs
+from boresight.engine.head import TILE, module_log_probs, tiling_of, token_log_probs
 
 TOKENS, WIDTH, VOCABULARY = 13, 6, 29
 
@@ -199,7 +199,7 @@ def test_tiles_stay_within_their_bound():
     for tokens, vocabulary, tile, chunk in itertools.product(
         [0, 1, 10, 5000], [1, 97, 151_936], [1, 7, 1000, TILE], [None, 1, 50]
     ):
-        rows, columns = _tiling(tokens, vocabulary, tile, chunk)
+        rows, columns = tiling_of(tokens, vocabulary, tile, chunk)
         assert rows >= 1
         assert columns >= 1
         assert rows * columns <= max(tile, chunk or 1)

@@ -8,8 +8,9 @@ and every accumulation are fp32, or fp64 for fp64 input. The online logsumexp is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from math import isqrt
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import isqrt, prod
 from typing import Any
 
 import torch
@@ -37,15 +38,69 @@ def bend(logits: Tensor, scale: float, cap: float | None) -> Tensor:
     return logits
 
 
-def _product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
-    """a @ b as `dtype`; on CUDA half-precision products are returned unrounded."""
+class Space:
+    """Buffers for products of at most `elements` numbers, used again for every tile.
+
+    Fresh tensors of this size come from the kernel and go back to it at each use on CPU: their page faults cost as
+    much as the product. On CUDA the allocator keeps them, and half-precision products are returned unrounded.
+    """
+
+    def __init__(self, elements: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.dtype, self.exact = dtype, accumulation_dtype(dtype)
+        self.unrounded = device.type == "cuda" and _UNROUNDED and dtype != self.exact
+        elements = 0 if self.unrounded else elements
+        self._exact = torch.empty(elements, dtype=self.exact, device=device)
+        self._rounded = self._exact if dtype == self.exact else torch.empty(elements, dtype=dtype, device=device)
+
+    def product(self, a: Tensor, b: Tensor) -> Tensor:
+        """a @ b in the accumulation's dtype, valid until the next call."""
+        if self.unrounded:
+            return torch.mm(a, b, out_dtype=self.exact)
+        shape, size = (a.shape[0], b.shape[1]), a.shape[0] * b.shape[1]
+        rounded = torch.mm(a, b, out=self._rounded[:size].view(shape))
+        return self.exactly(rounded)
+
+    def exactly(self, rounded: Tensor) -> Tensor:
+        """A tensor of the products' dtype in the accumulation's: itself, or a copy valid until the next call."""
+        if self.dtype == self.exact or self.unrounded:
+            return rounded.to(self.exact)
+        return self._exact[: rounded.numel()].view(rounded.shape).copy_(rounded)
+
+    def rounded(self, tile: Tensor) -> Tensor:
+        """`tile` in the products' dtype; overwrites what `product` was given room for, but not what it returned."""
+        if self.unrounded or self.dtype == self.exact:
+            return tile.to(self.dtype)
+        return self._rounded[: tile.numel()].view(tile.shape).copy_(tile)
+
+
+def add_product(into: Tensor, a: Tensor, b: Tensor) -> None:
+    """into += a @ b, in the dtype of `into`."""
     with torch.autocast(a.device.type, enabled=False):
-        if a.dtype != dtype and a.is_cuda and _UNROUNDED:
-            return torch.mm(a, b, out_dtype=dtype)
-        return (a @ b).to(dtype)
+        if a.dtype == into.dtype:
+            into.addmm_(a, b)
+        elif a.is_cuda and _UNROUNDED:
+            into.add_(torch.mm(a, b, out_dtype=into.dtype))
+        else:
+            into.add_(a @ b)
 
 
-def _tiling(tokens: int, vocabulary: int, tile: int, vocab_chunk: int | None) -> tuple[int, int]:
+@dataclass(frozen=True)
+class HeadShape:
+    """How a head is computed: (scale, cap) as in `bend`, (tokens, vocabulary entries) of a tile, dtype of products."""
+
+    form: tuple[float, float | None]
+    tiling: tuple[int, int]
+    dtype: torch.dtype
+
+
+def product_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
+    """The dtype in which the model's own head would multiply: autocast's where it is on, else the weight's."""
+    if torch.is_autocast_enabled(hidden.device.type) and hidden.dtype != torch.float64:
+        return torch.get_autocast_dtype(hidden.device.type)
+    return weight.dtype
+
+
+def tiling_of(tokens: int, vocabulary: int, tile: int, vocab_chunk: int | None = None) -> tuple[int, int]:
     """Tokens and vocabulary entries of one tile, both at least 1, their product at most `tile` where that can be."""
     if vocab_chunk is not None:
         columns = min(vocab_chunk, vocabulary)
@@ -60,99 +115,129 @@ class _TokenLogProbs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        targets: Tensor,
-        form: tuple[float, float | None],
-        tiling: tuple[int, int],
-        dtype: torch.dtype,
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, shape: HeadShape
     ) -> Tensor:
+        values, ctx.total = values_and_totals(hidden, weight, bias, targets, shape)
         ctx.save_for_backward(hidden, weight, bias, targets)
-        ctx.form, ctx.tiling, ctx.dtype = form, tiling, dtype
-        exact = accumulation_dtype(dtype)
-        total = torch.full(targets.shape, -torch.inf, dtype=exact, device=hidden.device)
-        picked = torch.zeros_like(total)
-        for columns, tiles in _tiles(hidden, weight, bias, form, tiling, dtype):
-            for rows, logits, _, _ in tiles:
-                total[rows] = torch.logaddexp(total[rows], logits.logsumexp(1))
-                place, inside = _locate(targets[rows], columns)
-                picked[rows] = torch.where(inside, logits.gather(1, place).squeeze(1), picked[rows])
-        ctx.total = total
-        return picked - total
+        ctx.shape = shape
+        return values
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets = ctx.saved_tensors
-        to_hidden, to_weight, to_bias = ctx.needs_input_grad[:3]
-        exact, (scale, cap) = ctx.total.dtype, ctx.form
-        grad = grads[0].to(exact)
-        grad_hidden = torch.zeros(hidden.shape, dtype=exact, device=hidden.device) if to_hidden else None
-        grad_weight = torch.empty_like(weight) if to_weight else None
-        grad_bias = torch.empty_like(bias) if to_bias else None
-        for columns, tiles in _tiles(hidden, weight, bias, ctx.form, ctx.tiling, ctx.dtype):
-            width = columns.stop - columns.start
-            weight_part = torch.zeros((width, hidden.shape[1]), dtype=exact, device=hidden.device)
-            bias_part = torch.zeros(width, dtype=exact, device=hidden.device)
-            for rows, logits, hidden_rows, weight_columns in tiles:
-                # d log p(target) / d logits = one-hot(target) - softmax, times the slope of the soft-cap
-                slope = None if cap is None else (logits / cap).square_().neg_().add_(1.0)
-                g = grad[rows].unsqueeze(1)
-                tile = logits.sub_(ctx.total[rows].unsqueeze(1)).exp_().mul_(-g)
-                place, inside = _locate(targets[rows], columns)
-                tile.scatter_add_(1, place, g * inside.unsqueeze(1))
-                if slope is not None:
-                    tile.mul_(slope)
-                if scale != 1.0:
-                    tile.mul_(scale)
-                if to_bias:
-                    bias_part += tile.sum(0)
-                tile = tile.to(ctx.dtype)
-                if grad_hidden is not None:
-                    grad_hidden[rows] += _product(tile, weight_columns, exact)
-                if to_weight:
-                    weight_part += _product(tile.T, hidden_rows, exact)
-            if grad_weight is not None:
-                grad_weight[columns] = weight_part.to(weight.dtype)
-            if grad_bias is not None:
-                grad_bias[columns] = bias_part.to(bias.dtype)
-        if grad_hidden is not None:
-            grad_hidden = grad_hidden.to(hidden.dtype)
-        return grad_hidden, grad_weight, grad_bias, None, None, None, None
+        leaves = zip((hidden, weight, bias), ctx.needs_input_grad[:3], strict=True)
+        exact = ctx.total.dtype
+        made = [
+            torch.zeros(leaf.shape, dtype=exact if i == 0 else leaf.dtype, device=leaf.device) if wanted else None
+            for i, (leaf, wanted) in enumerate(leaves)
+        ]
+        add_gradients(hidden, weight, bias, targets, ctx.shape, ctx.total, grads[0].to(exact), made)
+        if made[0] is not None:
+            made[0] = made[0].to(hidden.dtype)
+        return *made, None, None
 
 
-_Tile = tuple[slice, Tensor, Tensor, Tensor]
+def values_and_totals(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, shape: HeadShape
+) -> tuple[Tensor, Tensor]:
+    """log p(targets) and logsumexp of the logits, each (tokens,), fp32 or fp64. No gradients."""
+    exact = accumulation_dtype(shape.dtype)
+    total = torch.full(targets.shape, -torch.inf, dtype=exact, device=hidden.device)
+    picked = torch.zeros_like(total)
+    least = torch.finfo(exact).min
+    for columns, tiles in _tiles(hidden, weight, bias, shape):
+        for rows, logits, _ in tiles:
+            place, inside = _locate(targets[rows], columns)
+            picked[rows] = torch.where(inside, logits.gather(1, place).squeeze(1), picked[rows])
+            # logits.logsumexp(1), without its temporaries; a row of -inf stays -inf
+            peak = logits.amax(1).clamp(min=least)
+            part = logits.sub_(peak.unsqueeze(1)).exp_().sum(1).log_().add_(peak)
+            total[rows] = torch.logaddexp(total[rows], part)
+    return picked - total, total
 
 
-def _tiles(
+def add_gradients(
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    form: tuple[float, float | None],
-    tiling: tuple[int, int],
-    dtype: torch.dtype,
-) -> Iterator[tuple[slice, Iterator[_Tile]]]:
-    """For each slice of the vocabulary: the slices of tokens, each with its logits, hidden rows and weight rows.
+    targets: Tensor,
+    shape: HeadShape,
+    total: Tensor,
+    grad: Tensor,
+    into: Sequence[Tensor | None],
+) -> None:
+    """Adds the gradients of (grad * log p(targets)).sum() for hidden, weight and bias to the three of `into`.
+
+    total: the logsumexp of the logits. Those of `into` that are None are not made; the first must have the dtype of
+    the accumulation.
+    """
+    exact, (scale, cap) = total.dtype, shape.form
+    grad_hidden, grad_weight, grad_bias = into
+    # d log p(target) / d logits = one-hot(target) - softmax, times the slope of the soft-cap. A tile holds its
+    # negative; each row's factor goes onto the hidden state, which is narrower than the tile, or, in half precision,
+    # onto the tile before that is rounded, so that nothing else is.
+    factor = grad * -scale
+    inner, outer = (None, factor) if shape.dtype == exact else (factor.unsqueeze(1), torch.ones_like(factor))
+    scaled = None if grad_weight is None else (hidden * outer.unsqueeze(1)).to(shape.dtype)
+    made = None if grad_hidden is None else torch.zeros_like(grad_hidden)
+    space = Space(prod(shape.tiling), shape.dtype, hidden.device)
+    for columns, tiles in _tiles(hidden, weight, bias, shape, space):
+        weight_part = None if grad_weight is None else _accumulator(grad_weight[columns], exact)
+        bias_part = None if grad_bias is None else _accumulator(grad_bias[columns], exact)
+        for rows, logits, part in tiles:
+            slope = None if cap is None else (logits / cap).square_().neg_().add_(1.0)
+            tile = logits.sub_(total[rows].unsqueeze(1)).exp_()
+            place, inside = _locate(targets[rows], columns)
+            tile.scatter_add_(1, place, inside.unsqueeze(1).to(exact).neg_())
+            if slope is not None:
+                tile.mul_(slope)
+            if inner is not None:
+                tile.mul_(inner[rows])
+            if bias_part is not None:
+                bias_part.addmv_(tile.T, outer[rows])
+            tile = space.rounded(tile)
+            if made is not None:
+                add_product(made[rows], tile, part)
+            if weight_part is not None and scaled is not None:
+                add_product(weight_part, tile.T, scaled[rows])
+        for whole, made_part in ((grad_weight, weight_part), (grad_bias, bias_part)):
+            if whole is not None and made_part is not None and whole.dtype != exact:
+                whole[columns] = made_part.to(whole.dtype)
+    if grad_hidden is not None and made is not None:
+        grad_hidden.addcmul_(made, outer.unsqueeze(1))
+
+
+def _tiles(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, shape: HeadShape, space: Space | None = None
+) -> Iterator[tuple[slice, Iterator[tuple[slice, Tensor, Tensor]]]]:
+    """For each slice of the vocabulary: the slices of tokens, each with its logits and the slice's weight rows.
 
     The vocabulary is the outer loop, so that each part of the weight is cast once and its gradient is whole at the end.
+    The logits of a tile are overwritten by the next.
     """
-    exact, (height, width) = accumulation_dtype(dtype), tiling
-    hidden = hidden.to(dtype)
+    height, width = shape.tiling
+    hidden = hidden.to(shape.dtype)
+    space = space or Space(prod(shape.tiling), shape.dtype, hidden.device)
 
-    def along(columns: slice) -> Iterator[_Tile]:
-        part = weight[columns].to(dtype)
+    def along(columns: slice) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        part = weight[columns].to(shape.dtype)
         for start in range(0, hidden.shape[0], height):
             rows = slice(start, min(start + height, hidden.shape[0]))
-            logits = _product(hidden[rows], part.T, exact)
+            with torch.autocast(hidden.device.type, enabled=False):
+                logits = space.product(hidden[rows], part.T)
             if bias is not None:
                 logits += bias[columns]
-            yield rows, bend(logits, *form), hidden[rows], part
+            yield rows, bend(logits, *shape.form), part
 
     for start in range(0, weight.shape[0], width):
         columns = slice(start, min(start + width, weight.shape[0]))
         yield columns, along(columns)
+
+
+def _accumulator(part: Tensor, exact: torch.dtype) -> Tensor:
+    """`part` itself if it may be added to, else zeros to be rounded into it at the end."""
+    return part if part.dtype == exact else torch.zeros_like(part, dtype=exact)
 
 
 def _locate(targets: Tensor, columns: slice) -> tuple[Tensor, Tensor]:
@@ -178,12 +263,10 @@ def token_log_probs(
     [0, vocabulary). At most `tile` logits exist at a time; `vocab_chunk` fixes how many columns of the vocabulary
     a tile has. Returns (tokens,) fp32, or fp64 for fp64 input. Differentiable once, in hidden, weight and bias.
     """
-    if torch.is_autocast_enabled(hidden.device.type) and hidden.dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(hidden.device.type)
-    else:
-        dtype = weight.dtype
-    tiling = _tiling(hidden.shape[0], weight.shape[0], tile, vocab_chunk)
-    return _TokenLogProbs.apply(hidden, weight, bias, targets, (scale, cap), tiling, dtype)
+    tiling = tiling_of(hidden.shape[0], weight.shape[0], tile, vocab_chunk)
+    shape = HeadShape((scale, cap), tiling, product_dtype(hidden, weight))
+    values: Tensor = _TokenLogProbs.apply(hidden, weight, bias, targets, shape)
+    return values
 
 
 def module_log_probs(
