@@ -31,6 +31,10 @@ PREFIX = "boresight-"
 """Before the name of the model's own attention: what transformers knows ours by."""
 
 
+_HARMLESS = {"position_ids", "cache_position"}
+"""Tensors given to attention functions that change nothing in what is computed."""
+
+
 class CannotPack(Exception):
     """A layer whose attention is not of the kind that can be computed by segments; the message says why."""
 
@@ -167,7 +171,8 @@ def attend(
                 )
     if not pieces:
         return value.new_zeros(1, query.shape[2], query.shape[1], value.shape[-1])
-    return torch.cat(pieces, 2).transpose(1, 2)
+    # Laid out as every attention function of transformers returns it: some models take a view of it.
+    return torch.cat([piece.transpose(1, 2) for piece in pieces], 1)
 
 
 def _one(
@@ -282,19 +287,25 @@ def _by_segments(
     s_aux: Tensor | None = None,
     is_causal: bool | None = None,
     position_bias: Tensor | None = None,
-    **_: Any,
+    **others: Any,
 ) -> Tensor:
     if position_bias is not None:
         raise CannotPack(f"{type(module).__name__} adds a bias to its scores")
+    for name, given in others.items():
+        if isinstance(given, Tensor) and name not in _HARMLESS:
+            raise CannotPack(f"{type(module).__name__} gives its attention {name}, which is not known here")
     if not (getattr(module, "is_causal", True) if is_causal is None else is_causal):
         raise CannotPack(f"{type(module).__name__} is not causal")
     if query.shape[0] != 1 or key.shape[2] != query.shape[2]:
         raise CannotPack(f"{type(module).__name__} attends to something else than the row itself")
     laid.windows.append(sliding_window)
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
+    kind = query.device.type
+    if torch.is_autocast_enabled(kind) and query.dtype != torch.float64:  # as it does for torch's own attention
+        query, key, value = (t.to(torch.get_autocast_dtype(kind)) for t in (query, key, value))
     narrow = sliding_window is not None and sliding_window < laid.longest
     same = query.dtype == key.dtype == value.dtype and query.shape[-1] == value.shape[-1]
-    if query.device.type == "cpu" and same and not (narrow or softcap or dropout) and s_aux is None:
+    if kind == "cpu" and same and not (narrow or softcap or dropout) and s_aux is None:
         return _Segments.apply(query, key, value, laid.blocks, scale)
     window = sliding_window if narrow else None
     return attend(
