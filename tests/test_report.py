@@ -85,11 +85,13 @@ def test_proof_lines_are_shown_and_one_that_was_switched_off_is_told(tmp_path):
         "verdict": "holds",
         "words": "all 8",
     }
-    bad = line | {"name": "one EOS", "verdict": "fails", "words": "two in row 3"}
+    bad = line | {"name": "one EOS", "verdict": "fails", "words": "two in row 3", "residual": 2.345e-7}
     idle = line | {"name": "packed", "residual": None, "tolerance": None, "verdict": "not applicable"}
     text = report_page([read_run(make_run(tmp_path / "a", facts(proof=[line, bad, idle])))])
     page = check_page(text)
     assert "3e-08" in page.text
+    assert "2e-07" in page.text  # of a residual the order of magnitude says all
+    assert "2.345" not in page.text
     assert "two in row 3" in page.text
     assert '<span class="chip good">holds</span>' in text
     assert '<span class="chip bad">fails</span>' in text

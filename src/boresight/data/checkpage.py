@@ -8,6 +8,8 @@ from boresight.data.checkshow import summary, tail
 from boresight.data.show import escape, visible
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
+
     from boresight.data.check import CheckResult
 
 PAGE = """<!doctype html>
@@ -70,6 +72,13 @@ pre i { font-style: normal; font-weight: bold; color: var(--on); }
 """
 
 
+def seen(text: str) -> Markup:
+    """Escaped, its white space visible; a line may be broken behind the mark of a space, as it may at a space."""
+    from markupsafe import Markup, escape
+
+    return escape(visible(text)).replace("·", Markup("·<wbr>"))
+
+
 def page(result: CheckResult) -> str:
     """The page as HTML. Text from the data is escaped, and nothing in it is invisible."""
     from jinja2 import Environment
@@ -77,7 +86,7 @@ def page(result: CheckResult) -> str:
     from boresight import __version__
 
     environment = Environment(autoescape=True, trim_blocks=True)
-    environment.filters |= {"shown": escape, "seen": visible}
+    environment.filters |= {"shown": escape, "seen": seen}
     return environment.from_string(PAGE).render(
         source=escape(result.source),
         tail=tail(result.findings),

@@ -223,9 +223,17 @@ def proof(record: Record) -> Proof:
     lines = [one for one in found if isinstance(one, Mapping)][:MOST]
     idle = [str(one.get("name")) for one in lines if one.get("verdict") == IDLE]
     kept = [{k: one.get(k) for k in ("name", "residual", "tolerance", "verdict", "words")} for one in lines]
+    for one in kept:
+        if isinstance(one["residual"], float):
+            one["residual"] = brief(one["residual"])
     return Proof(
         [one for one in kept if one["verdict"] != IDLE], f"Of no use to this run: {', '.join(idle)}." if idle else ""
     )
+
+
+def brief(residual: float) -> str:
+    """Three digits of what is of the order of one, the order of magnitude of what is smaller."""
+    return f"{residual:.3g}" if residual == 0 or not abs(residual) < 0.1 else f"{residual:.0e}"
 
 
 IDLE = "not applicable"
