@@ -1,10 +1,13 @@
-"""What the README says is so: its code runs, its commands parse, its list of methods is the register."""
+"""What the README says is so: its code runs, its commands parse, what it shows of real data is what is printed."""
 
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import shlex
+import subprocess
+import sys
 from math import exp, log1p
 from pathlib import Path
 
@@ -13,7 +16,8 @@ import pytest
 from boresight.cli import verbs
 from boresight.objectives import objectives
 
-TEXT = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, flags=re.S | re.M)
 CODE = [code for language, code in BLOCKS if language == "python"]
 COMMANDS = [
@@ -67,3 +71,28 @@ def test_the_list_of_methods_is_the_register():
         i for row in section.splitlines() if row.startswith("| `") for i in re.findall(r"`([^`]+)`", row.split("|")[1])
     }
     assert told == set(objectives())
+
+
+EXAMPLE = re.compile(r"^```\w*\n\$ (boresight check .*?)^```$", flags=re.S | re.M)
+SHOWN = {
+    f"{page}: {block.splitlines()[0]}": block
+    for page in ("README.md", "docs/check.md")
+    for block in EXAMPLE.findall((ROOT / page).read_text("utf-8"))
+}
+
+
+@pytest.mark.parametrize("where", SHOWN)
+def test_what_check_is_shown_to_find_in_real_data_is_what_it_finds(where, real_data, tmp_path):
+    """Word for word and in that order; only where a line says "..." something may be left out."""
+    command, *shown = SHOWN[where].splitlines()
+    environment = os.environ | {"BORESIGHT_CACHE": str(tmp_path), "COLUMNS": "80", "NO_COLOR": "1"}
+    words = [sys.executable, "-m", *shlex.split(command)]
+    folder = real_data / "hh-helpful"
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    pieces = [re.escape(piece.strip("\n")) for piece in re.split(r"^\.\.\.$", "\n".join(shown), flags=re.M)]
+    assert re.fullmatch(r"(?:.*\n)*?".join(f"{piece}\n*" for piece in pieces), done.stdout), done.stdout
+
+
+def test_real_data_is_shown():
+    assert {where.partition(":")[0] for where in SHOWN} == {"README.md", "docs/check.md"}
