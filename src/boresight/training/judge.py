@@ -1,0 +1,144 @@
+"""Models that are asked for their values of responses: language models and reward models, each with its store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from boresight.data.pretrained import load_config
+from boresight.data.tokens import Tokens
+from boresight.data.trust import check_settings
+from boresight.engine.dropout import disable_dropout
+from boresight.engine.fingerprint import ENGINE_VERSION, combine, weights_fingerprint
+from boresight.engine.padded import TokenLogProbs, token_values
+from boresight.engine.reference import resolve_reference
+from boresight.engine.scores import ResponseScores, score_values
+from boresight.engine.store import ReferenceStore
+from boresight.errors import InputError
+from boresight.training.compute import is_reward_model
+from boresight.training.evaluate import _facts
+from boresight.training.load import Loaded, _load_adapter, load
+
+Values = NDArray[np.float32]
+Progress = Callable[[int], object]
+
+_VERIFIED = 8
+"""Responses that are computed again where the store holds them already."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model on its device, ready to be asked. `name` is what it was loaded by."""
+
+    name: str
+    loaded: Loaded
+    reward: bool
+
+    @property
+    def longest(self) -> int | None:
+        """Tokens that the model and its tokenizer take at most; None where neither says."""
+        limits = [getattr(self.loaded.model.config, "max_position_embeddings", None)]
+        limits.append(self.loaded.tokenizer.model_max_length)
+        return min((int(x) for x in limits if x and x < 10**9), default=None)
+
+
+def load_model(name: str, *, adapter: str | Path | None = None, dtype: torch.dtype) -> Model:
+    """A model, an adapter, a reward model, or what a run has made; `adapter`: a folder, to put on the model.
+
+    Raises InputError if it cannot be used.
+    """
+    name = str(Path(name) / "model") if _facts(Path(name)) else name
+    check_settings(name)
+    if adapter is not None:
+        if not (Path(adapter) / "adapter_config.json").is_file():
+            raise InputError(f"adapter={adapter}: no adapter_config.json there", mend="give the adapter's folder")
+        check_settings(str(adapter))
+    reward = is_reward_model(name) or (adapter is not None and is_reward_model(str(adapter)))
+    if not reward and not (Path(name) / "adapter_config.json").exists():
+        _language_model(name)
+    loaded = load(name, kind="score" if reward else "causal", dtype=dtype)
+    if adapter is not None:
+        if loaded.adapter is not None:
+            raise InputError(f"{name} is an adapter itself, on {loaded.base}", mend="give its base and one adapter")
+        model = _load_adapter(loaded.model, str(adapter), False)
+        loaded = Loaded(model, loaded.tokenizer, loaded.base, str(adapter), loaded.pad_id)
+    disable_dropout(loaded.model)
+    loaded.model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    return Model(name, loaded, reward)
+
+
+def _language_model(name: str) -> None:
+    """Raise InputError for a model saved as something that neither continues text nor scores it."""
+    config = load_config(name) if not Path(name).is_dir() or (Path(name) / "config.json").exists() else None
+    if config is not None and getattr(config, "is_encoder_decoder", False):
+        raise InputError(f"{name} is an encoder with a decoder", mend="give a causal language or a reward model")
+
+
+def against(name: str, policy: Model, folder: Path, budget: int, dtype: torch.dtype) -> Judge:
+    """The reference. Where it is the model under the policy's adapter, that is not loaded again."""
+    under = policy.loaded.adapter is not None and name in ("base", policy.loaded.base)
+    if under or name == "base":
+        return Judge(policy, "base", folder, budget)
+    other = load_model(name.removeprefix("adapter:"), dtype=dtype)
+    if other.reward:
+        raise InputError(f"reference={name} is a reward model", mend="give a language model")
+    if other.loaded.tokenizer.get_vocab() != policy.loaded.tokenizer.get_vocab():
+        raise InputError(
+            f"reference={name} and {policy.name} have different tokenizers",
+            mend="a reference must share the model's tokenizer",
+        )
+    return Judge(other, "start", folder, budget)
+
+
+class Judge:
+    """A model and the store of what it said: the log-probs of each response's tokens, or one score for each."""
+
+    def __init__(self, model: Model, choice: str, folder: Path, budget: int) -> None:
+        loaded, self.reward, self.longest, self.computed = model.loaded, model.reward, model.longest, 0
+        self._moved: Progress = lambda n: None
+        half = next(p for p in loaded.model.parameters() if p.is_floating_point()).dtype.itemsize < 4
+        self.tolerance, self._checked = 0.25 if half else 1e-3, False
+        module: Any
+        if model.reward:
+            module = ResponseScores(loaded.model)
+            fingerprint = combine(weights_fingerprint(loaded.model), "scores", f"engine {ENGINE_VERSION}")
+
+            def compute(sequences: list[Tokens]) -> list[Values]:
+                found = score_values(module, sequences, loaded.pad_id, budget, self._moved)
+                return list(found.astype(np.float32).reshape(-1, 1))
+        else:
+            module = TokenLogProbs(loaded.model)
+            asked = resolve_reference(
+                choice, loaded.model, load_model=load, pad_id=loaded.pad_id, budget=budget, module=module
+            )
+            fingerprint = asked.fingerprint
+
+            def compute(sequences: list[Tokens]) -> list[Values]:
+                with asked.switch():
+                    return token_values(module, sequences, loaded.pad_id, budget, self._moved)
+
+        self.compute, self.store = compute, ReferenceStore(folder, fingerprint)
+
+    def values(self, sequences: list[Tokens], moved: Progress) -> list[Values]:
+        """Of each response, in order: (response length,) log-probs in nats, or (1,) score."""
+        asked = [_at_its_end(s) for s in sequences] if self.reward else sequences
+        if not self._checked and asked:
+            self.store.verify(asked, self.compute, sample=_VERIFIED, tolerance=self.tolerance)
+            self._checked = True
+        self._moved = moved
+        self.computed += self.store.fill(asked, self.compute)
+        self._moved = lambda n: None
+        flat = self.store.get(asked).values.numpy()
+        ends = np.cumsum([s.response_length for s in asked])
+        return np.split(flat, ends[:-1]) if asked else []
+
+
+def _at_its_end(tokens: Tokens) -> Tokens:
+    """The same tokens under another key, with one value to keep: the score."""
+    return Tokens(tokens.ids, np.arange(len(tokens)) == len(tokens) - 1, tokens.ends)
