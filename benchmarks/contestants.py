@@ -19,26 +19,32 @@ from inputs import LORA, Rows, Setting, seen
 
 
 class Record:
-    """What is measured of one contestant: seconds of each step, when the first one began, and what it computed."""
+    """What is measured of one contestant.
+
+    seconds, cores: of each step on the wall, and of all cores together. losses: of each step. first: what the first
+    step computed. began: when it did, seconds since the epoch.
+    """
 
     def __init__(self, device: str) -> None:
         self.device = device
         self.seconds: list[float] = []
+        self.cores: list[float] = []
         self.losses: list[float] = []
         self.first: dict[str, Any] = {}
         self.began = 0.0
-        self._started = 0.0
+        self._started = self._used = 0.0
 
     def start(self) -> None:
         """A step begins."""
         self.wait()
         self.began = self.began or time.time()
-        self._started = time.perf_counter()
+        self._started, self._used = time.perf_counter(), time.process_time()
 
     def stop(self) -> None:
         """A step is done."""
         self.wait()
         self.seconds.append(time.perf_counter() - self._started)
+        self.cores.append(time.process_time() - self._used)
 
     def wait(self) -> None:
         """Until the device has done what it was told."""
@@ -209,9 +215,9 @@ def plain(folder: Path, setting: Setting, rows: Rows, dtype: str, record: Record
         loss.backward()
         update()
         record.stop()
-        record.losses.append(float(loss))
+        record.losses.append(float(loss.detach()))
         if step == 0:
-            means = [float(side.sum().mean()) for side in (now.chosen, now.rejected)]
+            means = [float(side.sum().detach().mean()) for side in (now.chosen, now.rejected)]
             record.first = {"log-probs": means, "tokens": seen(part)}
     return None
 
@@ -237,9 +243,9 @@ def _lists(how: str, folder: Path, setting: Setting, rows: Rows, dtype: str, rec
         loss.backward()
         update()
         record.stop()
-        record.losses.append(float(loss))
+        record.losses.append(float(loss.detach()))
         if step == 0:
-            record.first = {"log-probs": [float(sums.mean())], "tokens": seen(part)}
+            record.first = {"log-probs": [float(sums.detach().mean())], "tokens": seen(part)}
 
 
 CONTESTANTS = {"ours": ours, "unshared": unshared, "plain": plain}

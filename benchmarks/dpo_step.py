@@ -13,7 +13,8 @@ where one of them is in bf16), log-probs within 0.5%; and the loss of the last s
 
 Printed are medians: seconds of a step; `times`, a contestant's seconds over the first one's on the same batch (median
 over steps, then the median over rounds, with the lowest and the highest round); response tokens per second; the
-process's peak memory; seconds from its start to its first step (libraries, model, rows, reference of these few rows);
+process's peak memory; `cores`, seconds of all cores together in a step, which other work on the machine hardly moves
+with --threads 1; seconds from its start to its first step (libraries, model, rows, reference of these few rows);
 and how much of the floor it reaches: the time that the counted operations (`floor.py`) would take at the highest
 matrix-multiply rate met in this run, at the contestant's precision, over the time of a step.
 """
@@ -103,6 +104,7 @@ def child(words: argparse.Namespace) -> dict[str, Any]:
         CONTESTANTS[name](words.folder, setting, rows, dtype, record)
     return {
         "seconds": record.seconds,
+        "cores": record.cores,
         "losses": record.losses,
         "first": record.first,
         "peak": record.peak(),
@@ -153,7 +155,7 @@ def measure(words: argparse.Namespace, ways: dict[str, tuple[str, str, bool]], f
         {
             **{name: getattr(words, name) for name in ("model", "vocab", "mix", "scale", "shape", "method", "device")},
             **{"batch": words.batch or (8 if words.shape == "pairs" else 2), "steps": words.steps + words.warm},
-            **{"warm": words.warm, "lr": 1e-4, "beta": 0.1, "ours": dict(w.split("=", 1) for w in words.ours)},
+            **{"warm": words.warm, "lr": 1e-5, "beta": 0.1, "ours": dict(w.split("=", 1) for w in words.ours)},
         }
     )
     made = alone(["--child", "make", "--folder", str(folder), "--setting", setting], tuned=False, **where)
@@ -174,6 +176,11 @@ def measure(words: argparse.Namespace, ways: dict[str, tuple[str, str, bool]], f
                 file=sys.stderr,
                 flush=True,
             )
+    table(words, ways, found, peaks, made)
+    if words.json:
+        words.json.write_text(
+            json.dumps({"setting": json.loads(setting), "peaks": peaks, "made": made, "found": found})
+        )
     base = next(iter(ways))
     for name, (_, dtype, _) in ways.items():
         odd = disagreement(
@@ -181,11 +188,6 @@ def measure(words: argparse.Namespace, ways: dict[str, tuple[str, str, bool]], f
         )
         if odd:
             raise SystemExit(f"{base} and {name} do not compute the same: {odd}")
-    table(words, ways, found, peaks, made)
-    if words.json:
-        words.json.write_text(
-            json.dumps({"setting": json.loads(setting), "peaks": peaks, "made": made, "found": found})
-        )
 
 
 def table(
@@ -202,7 +204,7 @@ def table(
     flops, answers = (made[what][words.warm :] for what in ("flops", "answers"))
     print(f"least work of a step: {statistics.median(flops) / 1e9:,.0f} GFLOP (median)")
     print(f"{'contestant':<26} {'s/step':>8} {'times':>20} {'tokens/s':>9} {'peak MB':>9} {'times':>6}", end=" ")
-    print(f"{'start s':>8} {'of the floor':>18}")
+    print(f"{'cores s':>8} {'start s':>8} {'of the floor':>18}")
     timed = {n: [result["seconds"][words.warm :] for result in results] for n, results in found.items()}
     first = next(iter(ways))
     for name, (_, dtype, tuned) in ways.items():
@@ -216,9 +218,10 @@ def table(
         seconds, rate = (statistics.median(x[k] for x in every) for k in (0, 1))
         peak, base = (statistics.median(r["peak"] for r in found[n]) for n in (name, first))
         start = statistics.median(r["start"] for r in found[name])
+        cores = statistics.median(s for r in found[name] for s in r["cores"][words.warm :])
         label = f"{name.split(':')[0]} {dtype}{' tuned' if tuned else ''}"
         print(f"{label:<26} {seconds:8.3f} {spread(ratios):>20} {rate:9,.0f} {peak:9,.0f} {peak / base:6.2f}", end=" ")
-        print(f"{start:8.1f} {spread(floors, '.0f') + '%':>18}")
+        print(f"{cores:8.3f} {start:8.1f} {spread(floors, '.0f') + '%':>18}")
 
 
 def arguments() -> argparse.Namespace:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,15 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
+from contestants import Record, ours, plain, unshared
+from dpo_step import disagreement, parse
 from floor import Shape, Work, attention_flops, least, linear_flops, step_flops
+from inputs import EOS, Setting, draw, make, read, seen
 
+SETTING = Setting(
+    model="tiny", vocab=60, mix="balanced", scale=0.05, shape="pairs", method="full", device="cpu",
+    batch=3, steps=3, warm=1, lr=1e-3, beta=0.1, ours={},
+)  # fmt: skip
 TINY: dict[str, Any] = {
     "vocab_size": 53,
     "hidden_size": 24,
@@ -101,3 +110,65 @@ def test_attention_is_the_half_of_what_torch_counts_without_a_mask() -> None:
 def test_heads_that_are_not_given_are_worked_out() -> None:
     config = LlamaConfig(hidden_size=64, num_attention_heads=4, intermediate_size=96, num_hidden_layers=2)
     assert (Shape.of(config).head_dim, Shape.of(config).kv_heads) == (16, 4)
+
+
+def test_rows_are_counted_by_hand() -> None:
+    rows = [([5, 6], [[7, EOS], [8, 9, EOS]])]
+    assert seen(rows) == [4 + 5, 2 + 3, 2 * 11 + 9 + 19, 9 + 19]
+
+
+def test_the_last_step_sees_the_first_rows_again_and_lengths_are_bounded() -> None:
+    rows = draw(SETTING)
+    assert rows[6:] == rows[:3]
+    assert rows[:3] != rows[3:6]
+    assert all(4 <= len(prompt) <= 4 * 7 for prompt, _ in rows)
+    assert all(response[-1] == EOS and min(response[:-1]) >= 5 for _, both in rows for response in both)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_ours_and_plain_compute_the_same(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BORESIGHT_CACHE", str(tmp_path))  # the contestant sets another one: put back afterwards
+    make(tmp_path, replace(SETTING, method=method))
+    setting, rows = read(tmp_path)
+    found = [Record("cpu"), Record("cpu")]
+    for contestant, record in zip((ours, plain), found, strict=True):
+        contestant(tmp_path, setting, rows, "fp32", record)
+    assert found[0].first["tokens"] == found[1].first["tokens"] == seen(rows[:3])
+    assert found[0].first["log-probs"] == pytest.approx(found[1].first["log-probs"], rel=1e-5)
+    assert found[0].losses[0] == pytest.approx(math.log(2), abs=1e-5)
+    assert found[1].losses[-1] < 0.99 * math.log(2)  # it has learnt, so the equality below says something
+    if method == "full":  # adapters start at random, each contestant's at its own
+        assert found[0].losses == pytest.approx(found[1].losses, rel=1e-4)
+
+
+def test_lists_are_the_same_with_and_without_sharing(tmp_path: Path) -> None:
+    make(tmp_path, replace(SETTING, shape="lists", batch=2))
+    setting, rows = read(tmp_path)
+    found = {how: Record("cpu") for how in (ours, unshared, plain)}
+    for contestant, record in found.items():
+        contestant(tmp_path, setting, rows, "fp32", record)
+    for record in found.values():
+        assert record.losses == pytest.approx(found[plain].losses, rel=1e-4)
+        assert record.first["tokens"] == seen(rows[:2])
+
+
+def test_other_tokens_or_losses_are_seen() -> None:
+    one = {"first": {"tokens": [9, 5], "log-probs": [-3.0, -4.0]}, "losses": [0.69, 0.5]}
+    assert not disagreement(one, one, bf16=False, last=True)
+    assert "tokens" in disagreement(one, one | {"first": one["first"] | {"tokens": [9, 4]}}, bf16=True, last=False)
+    moved = one | {"losses": [0.69, 0.515]}
+    assert "last loss" in disagreement(one, moved, bf16=False, last=True)
+    assert not disagreement(one, moved, bf16=True, last=True)
+    assert not disagreement(one, moved, bf16=False, last=False)
+    other = one | {"first": {"tokens": [9, 5], "log-probs": [-3.0, -4.1]}}
+    assert disagreement(one, other, bf16=True, last=True) == "log-probs -4 and -4.1"
+
+
+def test_names_of_contestants() -> None:
+    assert parse("ours", "fp32", "default") == ("ours", "fp32", False)
+    assert parse("ours:bf16:tuned", "fp32", "default") == ("ours", "bf16", True)
+    assert parse("trl-default", "fp32", "default") == ("trl-default", "bf16", False)
+    assert parse("trl-any:fp32:untuned", "bf16", "tuned") == ("trl-any", "fp32", False)
+    for wrong in ("trl-default:fp32", "ours:fp64"):
+        with pytest.raises(SystemExit, match="fp"):
+            parse(wrong, "fp32", "default")
