@@ -39,6 +39,8 @@ def choose(model: nn.Module) -> Layout:
     base = bare(model)
     own = base.config._attn_implementation
     try:
+        if any(getattr(adapter, "alora_invocation_tokens", None) for adapter in _adapters(model)):
+            raise CannotPack("its adapter is switched on by invocation tokens")
         _replace(base)
         with evaluating(model), torch.no_grad():
             reason = _try(model)
@@ -54,13 +56,28 @@ def choose(model: nn.Module) -> Layout:
     return "padded"
 
 
+def _adapters(model: Any) -> list[Any]:
+    return list(getattr(model, "peft_config", {}).values())
+
+
+def _rope_types(config: Any) -> set[str]:
+    """Kinds of rotary positions in a configuration, which has one for all layers or one for each kind of layer."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    return {str(part["rope_type"]) for part in (rope, *rope.values()) if isinstance(part, dict) and "rope_type" in part}
+
+
 def _replace(base: Any) -> None:
     own = base.config._attn_implementation
     if own is None or own.startswith(PREFIX):
         return
     if getattr(base.config, "is_encoder_decoder", False):
         raise CannotPack("it is an encoder with a decoder")
-    kinds = set(getattr(base.config.get_text_config(), "layer_types", None) or ()) - _WINDOWED
+    config = base.config.get_text_config()
+    if getattr(config, "reorder_and_upcast_attn", False) and own == "eager":
+        raise CannotPack("its attention is its own (reorder_and_upcast_attn)")
+    if "dynamic" in _rope_types(config):
+        raise CannotPack("its rotary positions depend on the length of the whole batch (dynamic)")
+    kinds = set(getattr(config, "layer_types", None) or ()) - _WINDOWED
     if kinds:
         raise CannotPack(f"it has layers of another kind ({', '.join(sorted(kinds))})")
     if not base._can_set_attn_implementation():
@@ -101,7 +118,10 @@ def _try(model: Any) -> str:
 
 
 def _windows(config: Any, seen: list[int | None]) -> str:
-    """Whether every layer that has a sliding window told the attention function of it."""
+    """Why the windows that the layers told their attention are not those of the masks that the model makes, or "".
+
+    The probe is shorter than most windows, so that its values would not show it.
+    """
     window = getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None)
     if kinds:
@@ -109,7 +129,10 @@ def _windows(config: Any, seen: list[int | None]) -> str:
     else:
         expected = [window if getattr(config, "use_sliding_window", True) else None] * len(seen)
     silent = sum(e is not None and s is None for e, s in zip(expected, seen, strict=True))
-    return f"{silent} of its layers keep their sliding window to themselves" if silent else ""
+    if silent:
+        return f"{silent} of its layers keep their sliding window to themselves"
+    other = sum(e != s for e, s in zip(expected, seen, strict=True))
+    return f"{other} of its layers tell a sliding window that is not that of its configuration" if other else ""
 
 
 def hidden_states(base: Any, input_ids: Tensor, position_ids: Tensor, laid: Laid) -> Tensor:
