@@ -133,8 +133,9 @@ class _Pass:
         sizes = [len(group) * self.vocabulary for group in plan.groups]
         most = max([size for size in sizes if size <= plan.room], default=0)
         self.logits = torch.empty(most, dtype=plan.dtype, device=device)
-        # Normalised a few rows at a time, which stay in the processor's cache; in fp32 or fp64 in place.
-        self.block = max(1, (TILE if device.type == "cpu" else 8 * TILE) // max(1, self.vocabulary))
+        # Normalised a few rows at a time, which on CPU stay in the processor's cache, a row or more for each thread.
+        cpu = device.type == "cpu"
+        self.block = max(torch.get_num_threads() if cpu else 1, (TILE // 8 if cpu else 8 * TILE) // self.vocabulary)
         copies = min(most, self.block * self.vocabulary) if plan.dtype != exact else 0
         self.space = Space(copies, plan.dtype, device)
 
