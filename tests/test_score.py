@@ -300,6 +300,7 @@ def test_rows_in_memory_and_repeated_prompts(base):
     found = score(rows, base, quiet=True)
     values = [x["responses"][0]["logprob"] for x in found.rows]
     assert values[0] == values[2] != values[1]
+    assert bs.score is score
     assert found.computed == 2  # equal texts are computed once
     again = score(rows, base, quiet=True)
     assert (again.computed, again.rows) == (0, found.rows)
@@ -366,6 +367,7 @@ def _work(folder: str, base: str, kill: int, out: str) -> None:
     os._exit(0)
 
 
+@pytest.mark.slow
 def test_after_a_kill_the_same_call_goes_on_and_gives_the_same_bytes(base, tmp_path):
     jsonl(tmp_path / "d.jsonl", some_pairs(12))
     other = tmp_path / "whole"
@@ -497,10 +499,16 @@ def test_input_that_cannot_be_used(run, base, reward, tmp_path):
     data = jsonl(tmp_path / "d.jsonl", some_pairs(2))
     plain_folder = tmp_path / "empty"
     plain_folder.mkdir()
+    damaged, foreign = tmp_path / "damaged", tmp_path / "foreign"
+    for folder, text in ((damaged, "{"), (foreign, "[1]")):
+        (folder / "model").mkdir(parents=True)
+        (folder / "run.json").write_text(text)
     cases = {
         "no such file": ((tmp_path / "no.jsonl", "--model", base), "no.jsonl"),
         "no such model": ((data, "--model", tmp_path / "no"), "/no"),
         "no model": ((data, "--model", plain_folder), "empty"),
+        "a damaged run": ((data, "--model", damaged), "run.json"),
+        "no run": ((data, "--model", foreign), "run.json"),
         "no model given": ((data,), "--model"),
         "beta alone": ((data, "--model", base, "--beta", "0.1"), "reference"),
         "a negative beta": ((data, "--model", base, "--reference", base, "--beta", "-1"), "beta"),

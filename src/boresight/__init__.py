@@ -28,6 +28,7 @@ _WHERE = {
     "objectives": "boresight.objectives",
     "train": "boresight.training.train",
     "evaluate": "boresight.training.evaluate",
+    "score": "boresight.training.score",
     "methods": "boresight.catalogue",
     "show": "boresight.catalogue",
 }
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from boresight.objectives import objectives as objectives
     from boresight.training.check import check as check
     from boresight.training.evaluate import evaluate as evaluate
+    from boresight.training.score import score as score
     from boresight.training.train import train as train
 
 __all__ = [*_WHERE, "__version__"]

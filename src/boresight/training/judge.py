@@ -48,12 +48,23 @@ class Model:
         return min((int(x) for x in limits if x and x < 10**9), default=None)
 
 
+def run_facts(folder: Path) -> dict[str, Any]:
+    """What `run.json` says of the run in the folder; empty for what is no run. Raises InputError if it is damaged."""
+    try:
+        facts = _facts(folder)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / 'run.json'} cannot be read: {error}", mend="name its model/ folder") from None
+    if not isinstance(facts, dict) or not isinstance(facts.get("recipe", {}), dict):
+        raise InputError(f"{folder / 'run.json'} is not what a run writes", mend="name its model/ folder")
+    return facts
+
+
 def load_model(name: str, *, adapter: str | Path | None = None, dtype: torch.dtype) -> Model:
     """A model, an adapter, a reward model, or what a run has made; `adapter`: a folder, to put on the model.
 
     Raises InputError if it cannot be used.
     """
-    name = str(Path(name) / "model") if _facts(Path(name)) else name
+    name = str(Path(name) / "model") if run_facts(Path(name)) else name
     check_settings(name)
     if adapter is not None:
         if not (Path(adapter) / "adapter_config.json").is_file():

@@ -19,8 +19,8 @@ from boresight.data.rowreport import RowsReport
 from boresight.engine.padded import BUDGET
 from boresight.errors import InputError, nearest
 from boresight.training.compute import Measure
-from boresight.training.evaluate import _facts, _reference_of
-from boresight.training.judge import Judge, Progress, Values, against, load_model
+from boresight.training.evaluate import _reference_of
+from boresight.training.judge import Judge, Progress, Values, against, load_model, run_facts
 from boresight.training.reporter import Reporter
 from boresight.training.scorefile import ScoreFile
 from boresight.training.scoresummary import Summary
@@ -88,8 +88,9 @@ def score(
     """Score every response of every example, whatever feedback the data holds.
 
     data: see `read`. model: a language model or reward model, folder or hub name; the folder of an adapter, or that
-    of a run, whose template, limits and reference hold where nothing else is given. reference: another such model, "base" (the model
-    under the adapter), or "none". adapter: one to put on the model. beta: factor of the implicit reward.
+    of a run, whose template, limits and reference hold where nothing else is given. reference: another such model,
+    "base" (the model under the adapter), or "none". adapter: one to put on the model. beta: factor of the implicit
+    reward.
     out: JSON lines, one for each example in the order of the data, in place of `rows`: `index`, `source` (file:line),
     `id`, and `responses`, each with
 
@@ -111,7 +112,7 @@ def score(
     if micro_tokens < 1:
         raise InputError(f"micro_tokens={micro_tokens}: nothing goes through", mend="give at least 1 token")
     file = ScoreFile(out) if out is not None else None
-    facts = _facts(Path(model))
+    facts = run_facts(Path(model))
     recipe = facts.get("recipe", {})
     examples = read(str(data) if isinstance(data, Path) else data, format=format, limit=limit)
     if examples.report.skipped or examples.report.partial:
