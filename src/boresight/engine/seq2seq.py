@@ -1,0 +1,303 @@
+"""Log-probs of responses under a model with an encoder and a decoder: T5, BART and their kin.
+
+The prompt goes through the encoder, once for all responses to it; the response goes through the decoder, behind the
+model's start token. Only the positions that predict response tokens reach the head, in tiles, as in `head.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from boresight.data.tokens import Tokens
+from boresight.engine.batch import pad
+from boresight.engine.dropout import evaluating
+from boresight.engine.head import TILE, accumulation_dtype, bend, module_log_probs, token_log_probs
+from boresight.engine.headform import HeadForm, _candidates, _close, bare, is_plain
+from boresight.engine.packing import Layout
+from boresight.engine.padded import TokenLogProbs
+from boresight.errors import InputError
+from boresight.objectives import LogProbs
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Seq2SeqBatch:
+    """`p` different prompts of at most `P` tokens, and `n` responses to them of at most `L`; `tokens` in all.
+
+    prompt_ids, prompt_mask: (p, P) int64, padded on the right. source: (n,) int64, the prompt of each response.
+    input_ids, attention_mask: (n, L) int64, what the decoder is given: its start token and all but the last token of
+    the response. predictor: (tokens,) int64, flat index into (n * L). targets: (tokens,) int64. owner: (tokens,) int64,
+    the sequence each belongs to, ascending. count: sequences, those without a response included, which are in no row.
+    """
+
+    prompt_ids: Tensor
+    prompt_mask: Tensor
+    source: Tensor
+    input_ids: Tensor
+    attention_mask: Tensor
+    predictor: Tensor
+    targets: Tensor
+    owner: Tensor
+    count: int
+
+    def to(self, device: torch.device | str) -> Seq2SeqBatch:
+        """The same batch on another device."""
+        moved = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "count"}
+        return replace(self, **{name: tensor.to(device, non_blocking=True) for name, tensor in moved.items()})
+
+    def inputs(self) -> dict[str, Tensor]:
+        """The arguments of `Seq2SeqLogProbs.forward`."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("owner", "count")}
+
+
+def lay(sequences: Sequence[Tokens], pad_id: int, start: int) -> Seq2SeqBatch:
+    """Lay `sequences` out for an encoder and a decoder whose first token is `start`.
+
+    What follows the response is not seen by anything and left out. Raises InputError for a response in several spans:
+    a decoder has no place for what the user says in between.
+    """
+    prompts: dict[bytes, int] = {}
+    before: list[Tokens] = []
+    rows: list[Tokens] = []
+    source: list[int] = []
+    owner: list[int] = []
+    for i, sequence in enumerate(sequences):
+        where = np.flatnonzero(sequence.mask)
+        if not where.size:
+            continue
+        first, last = int(where[0]), int(where[-1])
+        if last - first + 1 != where.size:
+            raise InputError(
+                "a model with an encoder and a decoder answers once, and this response is in several spans",
+                mend="train on the last turn only, or use a decoder-only model",
+            )
+        key = sequence.ids[:first].tobytes()
+        if key not in prompts:
+            prompts[key] = len(before)
+            before.append(Tokens(sequence.ids[:first], np.zeros(first, np.bool_), False))
+        source.append(prompts[key])
+        owner += [i] * where.size
+        # Behind the start token every token of the response is predicted; the last one predicts nothing.
+        ids = np.concatenate([[start], sequence.ids[first : last + 1]]).astype(np.int32)
+        rows.append(Tokens(ids, np.arange(ids.size) > 0, sequence.ends))
+    encoder, decoder = pad(before, pad_id), pad(rows, pad_id)
+    length = decoder.input_ids.shape[1]
+    row = decoder.predictor // max(length, 1)
+    return Seq2SeqBatch(
+        prompt_ids=encoder.input_ids,
+        prompt_mask=encoder.attention_mask,
+        source=torch.tensor(source, dtype=torch.int64),
+        input_ids=decoder.input_ids[:, :-1],
+        attention_mask=decoder.attention_mask[:, 1:],
+        predictor=decoder.predictor - row,  # every row is one shorter
+        targets=decoder.targets,
+        owner=torch.tensor(owner, dtype=torch.int64),
+        count=len(sequences),
+    )
+
+
+class Seq2SeqLogProbs(TokenLogProbs):
+    """`TokenLogProbs` for a model with an encoder and a decoder.
+
+    model: a transformers model for conditional generation, with or without peft adapters. The encoder runs once for
+    each different prompt of a batch. Raises InputError for other models, and for adapters with virtual tokens.
+    """
+
+    def __init__(self, model: nn.Module, *, tile: int = TILE, layout: Layout | None = None) -> None:
+        base = bare(model)
+        if not getattr(base.config, "is_encoder_decoder", False) or base.get_output_embeddings() is None:
+            raise InputError(
+                f"{type(base).__name__} is not a language model with an encoder and a decoder",
+                mend="load it with AutoModelForSeq2SeqLM, or use TokenLogProbs for a decoder-only model",
+            )
+        for name, adapter in getattr(model, "peft_config", {}).items():
+            if getattr(adapter, "is_prompt_learning", False):
+                raise InputError(
+                    f"adapter {name!r} is a {adapter.peft_type} adapter, which puts virtual tokens before the prompt",
+                    mend="use LoRA or another adapter that lives inside the layers",
+                )
+        _start(base)
+        super().__init__(model, tile=tile, layout="padded")
+
+    @property
+    def form(self) -> HeadForm:
+        """What the model does to its logits after the head, apart from adding its `final_logits_bias`."""
+        if self._form is None:
+            self._form = _measure(self.model)
+        return self._form
+
+    @property
+    def layout(self) -> Layout:
+        """How batches are counted: rows times the longest."""
+        return "padded"
+
+    @layout.setter
+    def layout(self, layout: Layout) -> None:
+        if layout != "padded":
+            raise InputError("a model with an encoder and a decoder cannot be packed", mend='use layout="padded"')
+
+    def arrange(self, sequences: Sequence[Tokens], pad_id: int) -> Seq2SeqBatch:
+        """The batch that `forward` takes."""
+        return lay(sequences, pad_id, _start(bare(self.model)))
+
+    def forward(  # type: ignore[override]
+        self,
+        prompt_ids: Tensor,
+        prompt_mask: Tensor,
+        source: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        predictor: Tensor,
+        targets: Tensor,
+    ) -> Tensor:
+        """Log-probs of `targets`, (tokens,), in nats, fp32 (fp64 for a model in fp64); arguments as in `Seq2SeqBatch`.
+
+        Without any response token the result is empty, but still tied to every parameter.
+        """
+        form = self.form
+        if not source.numel():
+            source = source.new_zeros(1)
+            prompt_ids, input_ids = prompt_ids.new_zeros(1, 1), input_ids.new_zeros(1, 1)
+            prompt_mask, attention_mask = torch.ones_like(prompt_ids), torch.ones_like(input_ids)
+        base = bare(self.model)
+        encoded = base.get_encoder()(input_ids=prompt_ids, attention_mask=prompt_mask)
+        encoded.last_hidden_state = encoded.last_hidden_state[source]
+        options = {
+            "encoder_outputs": encoded,
+            "attention_mask": prompt_mask[source],
+            "decoder_input_ids": input_ids,
+            "decoder_attention_mask": attention_mask,
+            "use_cache": False,
+        }
+        if form.own:
+            logits = self.model(**options).logits.flatten(0, 1)[predictor]
+            logits = logits.to(accumulation_dtype(logits.dtype))
+            return logits.gather(1, targets.unsqueeze(1)).squeeze(1) - logits.logsumexp(1)
+        head: Any = base.get_output_embeddings()
+        plain, bias = is_plain(head), _late_bias(base)
+        shape: dict[str, Any] = {"scale": form.scale, "cap": form.cap, "tile": self.tile}
+        found: list[Tensor] = []
+
+        def compute(own: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
+            rows = hidden.flatten(0, 1)[predictor]
+            if plain:
+                both = [b for b in (head.bias, bias) if b is not None]
+                total = sum(both[1:], both[0]) if both else None
+                found.append(token_log_probs(rows, head.weight, targets, bias=total, **shape))
+            else:
+                full = own if bias is None else lambda x: own(x) + bias
+                found.append(module_log_probs(full, rows, targets, vocabulary=form.vocabulary, **shape))
+            return hidden.new_zeros(0, form.vocabulary)  # what is left for the model to call its logits
+
+        with _in_place_of(head, compute):
+            self.model(**options)
+        return found[0]
+
+
+@contextmanager
+def _in_place_of(head: Any, compute: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]) -> Iterator[None]:
+    """Inside the block, a call of `head` is `compute(head.forward, hidden)`."""
+    own, ours = head.forward, vars(head).get("forward")
+    head.forward = lambda hidden: compute(own, hidden)
+    try:
+        yield
+    finally:
+        del head.forward
+        if ours is not None:
+            head.forward = ours
+
+
+def seq2seq_logprobs(
+    module: nn.Module, sequences: Sequence[Tokens], pad_id: int, device: torch.device | None = None
+) -> LogProbs:
+    """`padded.logprobs` for a `Seq2SeqLogProbs`, wrapped or not; gradients flow."""
+    part = next(m for m in module.modules() if isinstance(m, Seq2SeqLogProbs))
+    batch = part.arrange(sequences, pad_id).to(device or next(module.parameters()).device)
+    return LogProbs(module(**batch.inputs()), batch.owner, batch.count)
+
+
+def plain_seq2seq_logprobs(model: nn.Module, sequences: Sequence[Tokens], pad_id: int) -> LogProbs:
+    """The oracle: transformers' own call with labels, one sequence at a time, full logits. Gradients flow.
+
+    Nothing is padded or shared, so `pad_id` is not used; it is there to be called as `plain_logprobs` is.
+    """
+    device = next(model.parameters()).device
+    values = []
+    for sequence in sequences:
+        where = np.flatnonzero(sequence.mask)
+        first = int(where[0]) if where.size else len(sequence)
+        ids = torch.from_numpy(sequence.ids).long().to(device).unsqueeze(0)
+        labels = ids[:, first : first + where.size]
+        if not where.size:
+            values.append(torch.zeros(0, device=device))
+            continue
+        logits = model(input_ids=ids[:, :first], labels=labels).logits[0]
+        logits = logits.to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
+        values.append(torch.log_softmax(logits, -1).gather(1, labels[0].unsqueeze(1)).squeeze(1))
+    return LogProbs.from_sequences(values)
+
+
+def _start(base: Any) -> int:
+    start = base.config.decoder_start_token_id
+    if start is None:
+        start = getattr(getattr(base, "generation_config", None), "decoder_start_token_id", None)
+    if start is None:
+        raise InputError(
+            f"the configuration of {type(base).__name__} has no decoder_start_token_id",
+            mend="set it in config.json: the decoder's first token (for T5 the pad token)",
+        )
+    shift = getattr(base, "prepare_decoder_input_ids_from_labels", None)
+    if shift is not None and shift(torch.tensor([[5, 6, 7]])).tolist() != [[int(start), 5, 6]]:
+        raise InputError(
+            f"{type(base).__name__} does not begin its decoder with decoder_start_token_id ({start})",
+            mend="models that begin with a token of the response, such as mBART's language, are not trained here",
+        )
+    return int(start)
+
+
+def _late_bias(base: Any) -> Tensor | None:
+    """What BART and its kin add to their logits: (vocabulary,)."""
+    bias: Tensor | None = getattr(base, "final_logits_bias", None)
+    return None if bias is None else bias.flatten()
+
+
+def _measure(model: nn.Module) -> HeadForm:
+    """As `headform.recognise`: the head's output is replaced by a ramp, and what becomes of it is looked at."""
+    base = bare(model)
+    head = base.get_output_embeddings()
+    seen: list[Tensor] = []
+
+    def replaced(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        ramp = torch.linspace(-300, 300, output.numel(), device=output.device).to(output.dtype).view(output.shape)
+        seen.append(ramp)
+        return ramp.clone()
+
+    vocabulary = int(base.config.get_text_config().vocab_size)
+    ids = torch.linspace(1, vocabulary - 1, 4, device=base.get_input_embeddings().weight.device).long().unsqueeze(0)
+    with torch.no_grad(), evaluating(model):
+        handle = head.register_forward_hook(replaced)
+        try:
+            logits = model(input_ids=ids, decoder_input_ids=ids, use_cache=False).logits
+        finally:
+            handle.remove()
+    if len(seen) == 1 and seen[0].shape == logits.shape:
+        bias = _late_bias(base)
+        for scale, cap in _candidates(base.config):
+            expected = bend(seen[0].double().clone(), scale, cap)
+            # A bias is added to what is bent; `token_log_probs` adds it before.
+            if bias is not None and (scale, cap) != (1.0, None):
+                continue
+            if _close(logits, expected if bias is None else expected + bias.double()):
+                return HeadForm(own=False, vocabulary=logits.shape[-1], scale=scale, cap=cap)
+    reason = "what it does to its logits after the head is neither a scale, a soft-cap nor a bias of its configuration"
+    log.warning("%s: the chunked head is off, its own logits are used: %s", type(base).__name__, reason)
+    return HeadForm(own=True, vocabulary=logits.shape[-1], reason=reason)
