@@ -32,7 +32,6 @@ SHAPES: dict[str, tuple[dict[str, int], int, dict[str, Any]]] = {
         200,
         {"method": "dpo", "micro_batch": 8, "gradient_checkpointing": True},
     ),
-    "long answers": ({"hidden": 256, "layers": 6, "heads": 4}, 1500, {"method": "sft", "micro_batch": 2}),
     "reward model": ({"hidden": 512, "layers": 8, "heads": 8}, 200, {"method": "bt-reward", "micro_batch": 4}),
 }
 """Model, words of a response, and what the run is."""
