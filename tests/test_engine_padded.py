@@ -1,4 +1,7 @@
-"""The padded path against the oracle, over model families, precisions, adapters and ragged extremes."""
+"""Log-probs in every layout against the padded oracle, over model families, precisions, adapters, ragged extremes.
+
+Nothing is shared by these sequences; `test_engine_packed.py` is about what is.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ from boresight.errors import InputError
 
 LENGTHS = [(3, 5), (7, 1), (1, 9), (4, 0), (12, 2), (2, 2)]
 PAD = 0
+LAYOUTS = ("shared", "padded")
+each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 
 def by_hand(model, sequence: Tokens) -> torch.Tensor:
@@ -57,13 +62,17 @@ def test_oracle_is_the_model_on_each_sequence_alone(family):
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_equals_oracle_float32_values_and_every_gradient(family):
     model, sequences = tiny.tiny(family), tiny.sequences(LENGTHS)
+    truth = plain_logprobs(model, sequences, PAD)
+    expected = gradients(model, truth.values)
     module = TokenLogProbs(model, tile=100)
     assert not module.form.own
-    ours, truth = logprobs(module, sequences, PAD), plain_logprobs(model, sequences, PAD)
-    torch.testing.assert_close(ours.values, truth.values, rtol=1e-5, atol=1e-5)
-    assert torch.equal(ours.owner, truth.owner)
-    assert ours.count == truth.count
-    assert_same_gradients(gradients(model, ours.values), gradients(model, truth.values), 1e-5)
+    for layout in {module.layout, "padded"}:
+        module.layout = layout
+        ours = logprobs(module, sequences, PAD)
+        torch.testing.assert_close(ours.values, truth.values, rtol=1e-5, atol=1e-5)
+        assert torch.equal(ours.owner, truth.owner)
+        assert ours.count == truth.count
+        assert_same_gradients(gradients(model, ours.values), expected, 1e-5)
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -73,13 +82,17 @@ def test_equals_oracle_float64_values_and_every_gradient(family):
     model, sequences = tiny.tiny(family, dtype=torch.float64), tiny.sequences(lengths)
     if "moe" in family or family == "mixtral":
         model.set_experts_implementation("eager")  # the grouped product has no fp64
-    ours = logprobs(TokenLogProbs(model, tile=50), sequences, PAD)
     truth = plain_logprobs(model, sequences, PAD)
-    assert ours.values.dtype == truth.values.dtype == torch.float64
-    torch.testing.assert_close(ours.values, truth.values, rtol=1e-10, atol=1e-10)
+    expected = gradients(model, truth.values)
     # These families add up the gradients of their norms in fp32, whose order is that of the tokens.
     exact = 1e-7 if family in ("gemma2", "gemma3", "cohere") else 1e-10
-    assert_same_gradients(gradients(model, ours.values), gradients(model, truth.values), exact)
+    module = TokenLogProbs(model, tile=50)
+    for layout in {module.layout, "padded"}:
+        module.layout = layout
+        ours = logprobs(module, sequences, PAD)
+        assert ours.values.dtype == truth.values.dtype == torch.float64
+        torch.testing.assert_close(ours.values, truth.values, rtol=1e-10, atol=1e-10)
+        assert_same_gradients(gradients(model, ours.values), expected, exact)
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -92,7 +105,7 @@ def test_bfloat16_is_no_further_from_float32_than_the_oracle_in_bfloat16(family,
         if not autocast:
             model.to(torch.bfloat16)
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            ours = logprobs(TokenLogProbs(model, tile=300), sequences, PAD).values
+            ours = logprobs(TokenLogProbs(model, tile=300, layout="padded"), sequences, PAD).values
             half = plain_logprobs(model, sequences, PAD).values
     assert ours.dtype == torch.float32
     assert (ours - half).norm() <= 1.1 * (half - truth).norm()
@@ -104,10 +117,12 @@ def test_batch_of_one_equals_batch(family):
     model, sequences = tiny.tiny(family), tiny.sequences(LENGTHS)
     module = TokenLogProbs(model)
     with torch.no_grad():
-        batch = logprobs(module, sequences, PAD)
-        for i, sequence in enumerate(sequences):
-            alone = logprobs(module, [sequence], PAD).values
-            torch.testing.assert_close(batch.values[batch.owner == i], alone, rtol=1e-5, atol=1e-5)
+        for layout in {module.layout, "padded"}:
+            module.layout = layout
+            batch = logprobs(module, sequences, PAD)
+            for i, sequence in enumerate(sequences):
+                alone = logprobs(module, [sequence], PAD).values
+                torch.testing.assert_close(batch.values[batch.owner == i], alone, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("settings", [
@@ -118,21 +133,22 @@ def test_batch_of_one_equals_batch(family):
     {"target_modules": ["q_proj"], "trainable_token_indices": [5, 9]},
 ])  # fmt: skip
 @pytest.mark.parametrize("family", ["llama", "gemma2", "granite"])
-def test_lora_equals_oracle_lm_head_included(family, settings):
+@each_layout
+def test_lora_equals_oracle_lm_head_included(family, settings, layout):
     """Pitfall 16: adapters on the lm_head are ignored by fused heads."""
     model, sequences = tiny.lora(tiny.tiny(family), **settings), tiny.sequences(LENGTHS)
     if "modules_to_save" in settings:
         for name, p in model.named_parameters():
             if "modules_to_save" in name:
                 p.data.mul_(1.5)
-    ours = logprobs(TokenLogProbs(model, tile=300), sequences, PAD)
-    truth = plain_logprobs(model, sequences, PAD)
+    module = TokenLogProbs(model, tile=300, layout=layout)
+    ours, truth = logprobs(module, sequences, PAD), plain_logprobs(model, sequences, PAD)
     torch.testing.assert_close(ours.values, truth.values, rtol=1e-5, atol=1e-5)
     assert_same_gradients(gradients(model, ours.values), gradients(model, truth.values), 1e-5)
     with torch.no_grad(), model.disable_adapter():
         assert (plain_logprobs(model, sequences, PAD).values - truth.values).abs().max() > 1e-2  # the adapter acts
         torch.testing.assert_close(
-            logprobs(TokenLogProbs(model), sequences, PAD).values,
+            logprobs(TokenLogProbs(model, layout=layout), sequences, PAD).values,
             plain_logprobs(model, sequences, PAD).values,
             rtol=1e-5,
             atol=1e-5,
@@ -149,7 +165,8 @@ def test_lora_put_on_after_the_module_was_made_is_seen():
 
 
 @pytest.mark.parametrize("adapter", [False, True])
-def test_gradient_checkpointing_in_training_mode(adapter):
+@each_layout
+def test_gradient_checkpointing_in_training_mode(adapter, layout):
     model, sequences = tiny.tiny(), tiny.sequences(LENGTHS)
     if adapter:
         model = tiny.lora(model)
@@ -158,7 +175,8 @@ def test_gradient_checkpointing_in_training_mode(adapter):
     truth = gradients(model, plain_logprobs(model, sequences, PAD).values)
     model.gradient_checkpointing_enable({"use_reentrant": False})
     model.train()
-    assert_same_gradients(gradients(model, logprobs(TokenLogProbs(model), sequences, PAD).values), truth, 1e-5)
+    module = TokenLogProbs(model, layout=layout)
+    assert_same_gradients(gradients(model, logprobs(module, sequences, PAD).values), truth, 1e-5)
 
 
 def hook_head(model):
@@ -188,12 +206,13 @@ def double(model):
 
 
 @pytest.mark.parametrize(("change", "says"), [(hook_head, False), (twist, True), (double, True)])
-def test_heads_of_another_kind_are_recognised_and_right(change, says, caplog):
+@each_layout
+def test_heads_of_another_kind_are_recognised_and_right(change, says, layout, caplog):
     """What the configuration does not tell is found by measuring, and said in one line."""
     model, sequences = tiny.tiny(), tiny.sequences(LENGTHS)
     change(model)
     with caplog.at_level(logging.WARNING, "boresight"):
-        module = TokenLogProbs(model, tile=300)
+        module = TokenLogProbs(model, tile=300, layout=layout)
     assert module.form.own == says
     assert len(caplog.records) == int(says)
     ours, truth = logprobs(module, sequences, PAD), plain_logprobs(model, sequences, PAD)
@@ -245,9 +264,10 @@ def test_on_the_meta_device_the_head_is_looked_at_on_first_use():
 
 
 @pytest.mark.parametrize("sequences", [[], tiny.sequences([(4, 0), (2, 0)])])
-def test_no_response_tokens_at_all_still_reaches_every_parameter(sequences):
+@each_layout
+def test_no_response_tokens_at_all_still_reaches_every_parameter(sequences, layout):
     model = tiny.tiny()
-    values = logprobs(TokenLogProbs(model), sequences, PAD)
+    values = logprobs(TokenLogProbs(model, layout=layout), sequences, PAD)
     assert values.count == len(sequences)
     assert values.sum().shape == (len(sequences),)
     values.values.sum().backward()
@@ -255,22 +275,26 @@ def test_no_response_tokens_at_all_still_reaches_every_parameter(sequences):
     assert plain_logprobs(model, sequences, PAD).values.shape == (0,)
 
 
-def test_responses_in_several_spans():
+@each_layout
+def test_responses_in_several_spans(layout):
     ids = np.arange(3, 13, dtype=np.int32)
     mask = np.isin(np.arange(10), [2, 3, 7])
     model, sequence = tiny.tiny(), Tokens(ids, mask, True)
     with torch.no_grad():
-        ours = logprobs(TokenLogProbs(model), [sequence, *tiny.sequences([(2, 15)])], PAD)
+        module = TokenLogProbs(model, layout=layout)
+        ours = logprobs(module, [sequence, *tiny.sequences([(2, 15)])], PAD)
     torch.testing.assert_close(ours.values[:3].double(), by_hand(model, sequence), rtol=1e-5, atol=1e-5)
 
 
-def test_pad_is_told_by_the_mask_never_by_the_id():
+@each_layout
+def test_pad_is_told_by_the_mask_never_by_the_id(layout):
     """Pitfall 12: pad = EOS, and EOS inside the text."""
     model = tiny.tiny()
     ids = np.array([3, 2, 5, 2, 2], np.int32)
     sequences = [Tokens(ids, np.arange(5) >= 2, True), *tiny.sequences([(6, 6)])]
     with torch.no_grad():
-        values = [logprobs(TokenLogProbs(model), sequences, pad_id).values for pad_id in (0, 2, 5)]
+        module = TokenLogProbs(model, layout=layout)
+        values = [logprobs(module, sequences, pad_id).values for pad_id in (0, 2, 5)]
     assert torch.equal(values[0], values[1])
     assert torch.equal(values[0], values[2])
 
@@ -288,14 +312,16 @@ def test_pad_lays_out_what_the_docstring_says():
     assert pad([], 0).input_ids.shape == (0, 0)
 
 
-def test_values_in_order_with_training_flags_kept_and_progress_counted():
+@each_layout
+@pytest.mark.parametrize("budget", [5, 70])
+def test_values_in_order_with_training_flags_kept_and_progress_counted(layout, budget):
     model = tiny.tiny().train()
     model.model.norm.eval()
     flags = [m.training for m in model.modules()]
     random = np.random.default_rng(3)
     sequences = tiny.sequences([(int(p), int(r)) for p, r in random.integers(1, 15, (23, 2))] + [(3, 0)])
     done: list[int] = []
-    values = token_values(TokenLogProbs(model), sequences, PAD, 5, done.append)
+    values = token_values(TokenLogProbs(model, layout=layout), sequences, PAD, budget, done.append)
     assert sum(done) == 24
     assert flags == [m.training for m in model.modules()]
     model.eval()
@@ -305,12 +331,13 @@ def test_values_in_order_with_training_flags_kept_and_progress_counted():
     assert token_values(TokenLogProbs(model), [], PAD, 5) == []
 
 
-def test_pitfall_17_sums_near_minus_512_keep_their_fractions():
+@each_layout
+def test_pitfall_17_sums_near_minus_512_keep_their_fractions(layout):
     """In bf16 a sum near -512 moves in steps of 2 to 4 nats; a margin of 0.01 must survive bf16 weights."""
     model = tiny.tiny().to(torch.bfloat16)
     (sequence,) = tiny.sequences([(2, 85)])
     with torch.no_grad():
-        ours = logprobs(TokenLogProbs(model), [sequence], PAD)
+        ours = logprobs(TokenLogProbs(model, layout=layout), [sequence], PAD)
         logits = model(input_ids=torch.from_numpy(sequence.ids.astype(np.int64))[None]).logits[0]
     total = ours.sum()
     assert total.dtype == torch.float32
