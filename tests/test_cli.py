@@ -176,6 +176,20 @@ def test_help_imports_nothing_heavy():
     assert heavy & set(eval(done.stderr)) == set()
 
 
+@pytest.mark.parametrize(
+    ("code", "light"),
+    [("import boresight", ("torch", "transformers", "numpy")),
+     ("import boresight.cli as c; [c.main([v, '--help']) for v in ('train', 'check', 'evaluate', 'methods')]",
+      ("torch", "transformers", "numpy")),
+     ("import boresight.cli as c; c.main(['version'])", ("torch", "transformers")),
+     ("import boresight.cli as c; c.main(['methods'])", ("transformers", "accelerate", "datasets"))],
+)  # fmt: skip
+def test_what_needs_no_model_imports_none(code, light):
+    script = f"import sys\n{code}\nprint('torch' in sys.modules, sorted(set({light!r}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].endswith(" []")
+
+
 def test_every_verb_file_is_found_and_has_help_with_an_example_and_json():
     names = {path.stem for path in Path(cli.__file__).parent.glob("*.py") if not path.stem.startswith("_")}
     found = {name: (function, examples) for name, function, examples in cli.verbs()}

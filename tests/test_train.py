@@ -111,6 +111,59 @@ def test_one_batch_of_eight_is_eight_of_one(base, prefs, tmp_path, method):
     assert float((differences > 1e-5).float().mean()) < 0.01
 
 
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory) -> Path:
+    """Pairs of one word and pairs of a hundred."""
+    rng = np.random.default_rng(1)
+    path = tmp_path_factory.mktemp("data") / "uneven.jsonl"
+    sizes = [(1, 2), (1, 2), (60, 100), (1, 100), (20, 21)] * 6
+    rows = [
+        {"prompt": sentence(rng, *size), "chosen": sentence(rng, *size), "rejected": f"{sentence(rng)} {i}"}
+        for i, size in enumerate(sizes)
+    ]
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("method", ["dpo", "sft", "kto", "bt-reward"])
+def test_the_result_does_not_depend_on_what_goes_through_at_once(base, uneven, tmp_path, method):
+    """Budgets of less than one row, of a few, and of all; rows are dealt to other micro-batches in another order."""
+    words = {"method": method, "max_steps": 3, "micro_batch": None, "eval_data": uneven, "lr": 1e-4}
+    for budget in (1, 300, 100_000):
+        go(base, uneven, tmp_path / str(budget), micro_tokens=budget, **words)
+    whole, at_most = timeless(tmp_path / "100000"), weights(tmp_path / "100000")
+    for budget in ("1", "300"):
+        for x, y in zip(timeless(tmp_path / budget), whole, strict=True):
+            assert x == pytest.approx(y, rel=2e-4, abs=2e-5)
+        b = weights(tmp_path / budget)
+        differences = torch.cat([(at_most[k] - b[k]).abs().flatten() for k in b])
+        assert float((differences > 1e-5).float().mean()) < 0.01
+    assert not all(torch.equal(at_most[k], b[k]) for k in b)  # they did go through in other parts
+
+
+def test_a_run_of_before_there_was_micro_tokens_is_resumed(base, prefs, tmp_path):
+    """Its recipe says micro_batch alone, and its checkpoint nothing of tokens."""
+    from boresight.training import checkpoint
+
+    go(base, prefs, tmp_path / "run", max_steps=4, save_every=2, keep=9, micro_batch=3)
+    whole = weights(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000004")
+    recipe = tmp_path / "run" / "recipe.yaml"
+    recipe.write_text("".join(x for x in recipe.read_text().splitlines(True) if not x.startswith("micro_tokens")))
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    del facts["recipe"]["micro_tokens"]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(facts))
+    old = tmp_path / "run" / "checkpoints" / "step-00000002"
+    progress = json.loads((old / "training" / "progress.json").read_text())
+    assert progress.pop("micro_tokens") == 8192
+    (old / "training" / "progress.json").write_text(json.dumps(progress))
+    manifest = json.loads((old / checkpoint.MANIFEST).read_text())
+    manifest["training/progress.json"] = checkpoint._digest(old / "training" / "progress.json")
+    (old / checkpoint.MANIFEST).write_text(json.dumps(manifest))
+    bs.train(out=tmp_path / "run", resume=True, quiet=True)
+    assert all(torch.equal(whole[k], v) for k, v in weights(tmp_path / "run").items())
+
+
 def test_first_step_is_what_plain_code_computes(base, prefs, tmp_path):
     """The loss and gradient norm of step one against whole-logit code that shares nothing with the engine."""
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from typing import Any
 
@@ -63,7 +64,7 @@ ERRORS = {
     [("dpo", "gpu", "forward"), ("dpo", "cpu", "backward"), ("kto", "cpu", "forward"), ("kto", "gpu", "backward"),
      ("sft", "python", "forward"), ("bt-reward", "gpu", "backward")],
 )  # fmt: skip
-def test_out_of_memory_halves_the_micro_batch_and_changes_nothing_else(
+def test_out_of_memory_halves_what_goes_through_at_once_and_changes_nothing_else(
     base,
     prefs,
     tmp_path,
@@ -72,20 +73,46 @@ def test_out_of_memory_halves_the_micro_batch_and_changes_nothing_else(
     error,
     where,
 ):
-    """The same bytes as the run that had the smaller micro-batch all along; the batch stays 8."""
+    """The same bytes as the run that had the smaller micro-batches all along; the batch stays 8."""
     words = {"method": method, "max_steps": 3, "eval_data": prefs, "proof": "off", "save_every": 1}
     go(base, prefs, tmp_path / "store", **words)  # so that both read the same reference
     with monkeypatch.context() as patched:
         short_above(patched, 2, ERRORS[error], where)
         go(base, prefs, tmp_path / "halved", micro_batch=8, **words)
-    go(base, prefs, tmp_path / "small", micro_batch=2, **words)
+    came_to = at_the_end(tmp_path / "halved")
+    assert came_to["micro_batch"] == 2
+    assert 8 < came_to["micro_tokens"] < 1000
+    go(base, prefs, tmp_path / "small", **came_to, **words)
     steps = [[x for x in lines(tmp_path / name) if "loss" in x] for name in ("halved", "small")]
     assert steps[0] == steps[1]
     assert len(steps[0]) == 3
     a, b = weights(tmp_path / "halved"), weights(tmp_path / "small")
     assert all(torch.equal(a[k], b[k]) for k in a)
-    last = max((tmp_path / "halved" / "checkpoints").iterdir())
-    assert json.loads((last / "training" / "progress.json").read_text())["micro_batch"] == 2
+    assert at_the_end(tmp_path / "small") == came_to
+
+
+def at_the_end(folder: Any) -> dict[str, int]:
+    """What may go through the model at once, as the last checkpoint has it."""
+    last = json.loads((max((folder / "checkpoints").iterdir()) / "training" / "progress.json").read_text())
+    return {name: last[name] for name in ("micro_tokens", "micro_batch")}
+
+
+def test_so_it_does_where_only_tokens_are_limited(base, prefs, tmp_path, monkeypatch):
+    """And a run resumed after it goes on with what it had come down to, to the same bytes."""
+    words = {"max_steps": 4, "proof": "off", "save_every": 2, "micro_batch": None}
+    with monkeypatch.context() as patched:
+        short_above(patched, 3, ERRORS["cpu"], "forward")
+        go(base, prefs, tmp_path / "whole", **words)
+    came_to = at_the_end(tmp_path / "whole")
+    assert came_to["micro_batch"] is None
+    assert came_to["micro_tokens"] < 1000
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    shutil.rmtree(tmp_path / "cut" / "model")
+    shutil.rmtree(tmp_path / "cut" / "checkpoints" / "step-00000004")
+    go(base, prefs, tmp_path / "cut", resume=True, **words)  # with all the memory it wants
+    assert at_the_end(tmp_path / "cut") == came_to
+    a, b = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    assert all(torch.equal(a[k], b[k]) for k in a)
 
 
 def test_the_run_that_did_not_halve_differs_in_rounding(base, prefs, tmp_path):
@@ -98,7 +125,7 @@ def test_the_run_that_did_not_halve_differs_in_rounding(base, prefs, tmp_path):
 
 def test_at_one_row_there_is_advice(base, prefs, tmp_path, monkeypatch):
     short_above(monkeypatch, 0, ERRORS["gpu"], "forward")
-    with pytest.raises(RunError, match="out of memory at micro_batch=1") as caught:
+    with pytest.raises(RunError, match="out of memory with one row at once") as caught:
         go(base, prefs, tmp_path / "run", max_steps=1, proof="off")
     assert "gradient_checkpointing=true" in caught.value.mend
     assert "adapter=lora" in caught.value.mend
@@ -113,10 +140,10 @@ def test_other_errors_are_not_taken_for_memory(base, prefs, tmp_path, monkeypatc
 def test_what_cannot_fit_is_refused_before_anything_is_loaded(base, prefs, tmp_path, monkeypatch):
     parameters = sum(t.numel() for t in load_file(base / "model.safetensors").values())
     loads: list[str] = []
-    import boresight.training.job as job
+    import boresight.training.material as material
 
-    real = job.load
-    monkeypatch.setattr(job, "load", lambda name, **options: loads.append(name) or real(name, **options))
+    real = material.load
+    monkeypatch.setattr(material, "load", lambda name, **options: loads.append(name) or real(name, **options))
     monkeypatch.setattr(memory, "available", lambda device, local=1: (parameters * 16 - 1, "of RAM"))
     with pytest.raises(InputError, match="weights, gradients and the optimizer's state take") as caught:
         go(base, prefs, tmp_path / "run", max_steps=1)
@@ -190,10 +217,9 @@ def test_memory_that_really_runs_out(tmp_path):
     (tmp_path / "prefs.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     run = {"method": "dpo", "model": "base", "data": "prefs.jsonl", "out": "run", "batch": 16, "max_steps": 1}
     run |= {"samples": 0, "trackers": "none", "proof": "off", "micro_batch": 16}
-    code = killing.run(tmp_path, run, **{"boresight.training.memory:ROOM": 10**6, "killing:SPACE": 3 << 27})
+    code = killing.run(tmp_path, run, **{"boresight.training.memory:ROOM": 10**6, "killing:SPACE": 1 << 27})
     assert code == 0, (tmp_path / "error.txt").read_text()
-    last = max((tmp_path / "run" / "checkpoints").iterdir())
-    assert json.loads((last / "training" / "progress.json").read_text())["micro_batch"] < 16
+    assert at_the_end(tmp_path / "run")["micro_batch"] < 16
 
 
 def test_bytes_for_people():

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 import boresight as bs
-from boresight.training.order import share
+from boresight.training.placement import place as placed
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]
 
@@ -275,10 +275,10 @@ def test_out_of_memory_on_one_process_halves_the_micro_batch_of_both(place, one,
     out = f"short-{method}"
     done = call(place, [*TORCHRUN, "short.py"], "train", *options(method=method, out=out, micro_batch=4, proof="off"))
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "out of memory: micro_batch=1 from here on" in done.stderr
+    assert "out of memory: micro_tokens=" in done.stderr
     same(place / out, one(method=method))
     progress = json.loads((place / out / "checkpoints" / "step-00000004" / "training" / "progress.json").read_text())
-    assert progress["micro_batch"] == 1
+    assert progress["micro_tokens"] < 200
 
 
 COUNTS = """
@@ -287,7 +287,7 @@ import torch
 from boresight.errors import InputError, RunError
 from boresight.training.distributed import add_up, agree, exchange, start, together
 from boresight.training.metrics import Meter
-from boresight.training.order import share
+from boresight.training.placement import place
 
 class Plain:
     shard = False
@@ -297,10 +297,12 @@ rank, world = accelerator.process_index, accelerator.num_processes
 found = {}
 for size in (1, 2, 5, 8):
     for micro in (1, 3):
-        parts = share(list(range(10, 10 + size)), rank, world, micro)
+        tokens = list(range(10, 10 + size))
+        split = dict(world=world, rows=micro, equal=True)
+        parts = place(tokens, tokens, cost=lambda rows, total, longest: total, budget=60, **split)[rank]
         meter = Meter()
         for part in parts:
-            values = torch.tensor([float(i) for i, _ in part])
+            values = torch.tensor([float(tokens[i]) for i, _ in part])
             meter.add({"value": (values, None)}, torch.tensor([counts for _, counts in part]))
         sums = meter.sums(accelerator)["value"]
         shapes = exchange(accelerator, [len(p) for p in parts])
@@ -321,7 +323,7 @@ print("FOUND" + json.dumps([rank, found]) + "END", flush=True)
 """
 
 
-def test_shares_and_global_counts_under_two_real_processes(place):
+def test_placement_and_global_counts_under_two_real_processes(place):
     (place / "counts.py").write_text(COUNTS)
     done = call(place, [*TORCHRUN, "counts.py"])
     assert done.returncode == 0, done.stderr[-3000:]
@@ -334,8 +336,9 @@ def test_shares_and_global_counts_under_two_real_processes(place):
                 (total, count), shapes, mean = said[rank][f"{size} {micro}"]
                 assert (total, count) == (sum(numbers), size)  # every row once, those that fill up not at all
                 assert mean == sum(numbers) / size
-                assert shapes[0] == shapes[1]  # equally many micro-batches of equal sizes
-                assert shapes[rank] == [len(p) for p in share(numbers, rank, 2, micro)]
+                assert len(shapes[0]) == len(shapes[1])  # equally many micro-batches
+                words = {"cost": lambda rows, total, longest: total, "budget": 60, "rows": micro, "equal": True}
+                assert shapes == [[len(p) for p in mine] for mine in placed(numbers, numbers, world=2, **words)]
         assert said[rank]["agree"] == [1, 0]
         assert said[rank]["exchange"] == [0, 10]
         assert said[rank]["fp64"] == pytest.approx(1 + 2e-12, abs=1e-15)

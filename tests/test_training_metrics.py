@@ -69,3 +69,14 @@ def test_labelled_and_scored_measures_by_hand(one):
     scores = measure(PairScores(t([1.0, 2.0]), t([0.0, 3.0])))
     assert scores["margin"][0].tolist() == [1.0, -1.0]
     assert scores["accuracy"][0].tolist() == [1.0, 0.0]
+
+
+def test_a_margin_of_mere_rounding_is_a_tie():
+    """Policy and reference agree but for one unit in the last place of a sum; far above it a side has won."""
+    step = 64.0 * 2**-23  # between neighbouring floats at 64
+    policy = torch.tensor([-100.0, -100.0, -100.0, -100.0]), torch.tensor([-64.0] * 4)
+    reference = torch.tensor([-100.0] * 4), torch.tensor([-64.0, -64.0 - step, -64.0 - 30 * step, -64.0 + 30 * step])
+    values = measure(PairLogProbs.from_sums(*policy, *reference))
+    assert values["accuracy"][0].tolist() == [0.5, 0.5, 0.0, 1.0]
+    alone = measure(PairLogProbs.from_sums(torch.tensor([-1.0, -2.0, -2.0]), torch.tensor([-2.0, -1.0, -2.0])))
+    assert alone["accuracy"][0].tolist() == [1.0, 0.0, 0.5]

@@ -69,7 +69,7 @@ class Rows:
         ids, mask, ends = (batch.column(name)[within].values for name in ("ids", "mask", "ends"))
         return Row(
             sequences=tuple(  # copies, since a mapped file is read-only
-                Tokens(np.array(i.values), np.array(m.values, np.bool_), e.as_py())
+                Tokens(_ints(i.values).copy(), _bits(m.values), e.as_py())
                 for i, m, e in zip(ids, mask, ends, strict=True)
             ),
             weight=batch.column("weight")[within].as_py(),
@@ -86,9 +86,34 @@ class Rows:
         found = []
         for number in range(self._reader.num_record_batches):
             ids = self._reader.get_batch(number).column("ids")
-            each = np.diff(np.asarray(ids.values.offsets))
-            found.append(np.maximum.reduceat(each, np.asarray(ids.offsets)[:-1]))
+            each = np.diff(_ints(ids.values.offsets))
+            found.append(np.maximum.reduceat(each, _ints(ids.offsets)[:-1]))
         return np.concatenate(found).astype(np.int64)
+
+    def shapes(self) -> NDArray[np.int32]:
+        """Tokens, and response tokens, of each row's sequences, (rows, sequences, 2) int32; no id is read for it."""
+        found = []
+        for number in range(self._reader.num_record_batches):
+            batch = self._reader.get_batch(number)
+            ids, mask = batch.column("ids"), batch.column("mask")
+            ends = _ints(ids.values.offsets)
+            inside = np.concatenate([[0], np.cumsum(_bits(mask.values.values))])
+            both = np.stack([np.diff(ends), np.diff(inside[ends])], axis=1)
+            found.append(both.astype(np.int32).reshape(batch.num_rows, -1, 2))
+        return np.concatenate(found)
+
+
+def _ints(array: Any) -> NDArray[np.int32]:
+    """An int32 Arrow array as numpy sees its memory: pyarrow's own way there imports pandas."""
+    return np.frombuffer(array.buffers()[1] or b"", np.int32, len(array), 4 * array.offset)
+
+
+def _bits(array: Any) -> NDArray[np.bool_]:
+    """A copy of a boolean Arrow array."""
+    first, last = array.offset, array.offset + len(array)
+    packed = np.frombuffer(array.buffers()[1] or b"", np.uint8)[first // 8 : -(-last // 8)]
+    start = first % 8
+    return np.unpackbits(packed, bitorder="little")[start : start + len(array)].view(np.bool_)
 
 
 def write_rows(rows: Iterable[Row], path: Path, *, fingerprint: str, report: RowsReport) -> int:

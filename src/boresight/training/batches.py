@@ -35,13 +35,6 @@ def mismatched(rows: Sequence[Row]) -> list[Tokens]:
     return [row.sequences[1] for row in rows]
 
 
-def normaliser(objective: Objective, rows: Sequence[Row]) -> float:
-    """What the summed loss of a global batch is divided by: its examples, or its response tokens."""
-    if objective.per == "token":
-        return float(max(1, sum(t.response_length for t in sequences(objective, rows))))
-    return float(len(rows))
-
-
 def assemble(
     objective: Objective,
     rows: Sequence[Row],
@@ -53,17 +46,19 @@ def assemble(
     if isinstance(policy, Tensor):
         return PairScores(policy[: len(rows)], policy[len(rows) :])
     if objective.takes is PairLogProbs:
-        return PairLogProbs(_side(policy), _side(reference) if reference is not None else None)
-    labels = [bool(row.desirable) for row in rows] if "labels" in objective.needs else None
+        tokens = sum(row.sequences[0].response_length for row in rows)
+        return PairLogProbs(_side(policy, tokens), _side(reference, tokens) if reference is not None else None)
+    desirable = torch.tensor([bool(row.desirable) for row in rows], dtype=torch.bool)
     return ResponseLogProbs(
         policy,
         reference,
-        desirable=None if labels is None else torch.tensor(labels, dtype=torch.bool, device=policy.values.device),
+        desirable=desirable.to(policy.values.device, non_blocking=True) if "labels" in objective.needs else None,
         mismatched_kl=mismatched_kl,
     )
 
 
-def _side(both: LogProbs) -> PairSide:
+def _side(both: LogProbs, tokens: int) -> PairSide:
+    """The chosen, whose `tokens` tokens come first, and the rejected."""
     half = both.count // 2
-    numbers = torch.arange(both.count, device=both.owner.device)
-    return PairSide(both.select(numbers[:half]), both.select(numbers[half:]))
+    chosen = LogProbs(both.values[:tokens], both.owner[:tokens], half)
+    return PairSide(chosen, LogProbs(both.values[tokens:], both.owner[tokens:] - half, half))

@@ -26,8 +26,8 @@ class Progress:
     """Where a run stands.
 
     step: steps done. alarms: what the alarms remember. meter: metrics summed since the last line. metrics, raised: the
-    newest metrics and the alarms so far, in words. micro_batch: rows at once, if less than the recipe says.
-    seconds: time spent.
+    newest metrics and the alarms so far, in words. micro_tokens, micro_batch: tokens and rows at once, which may have
+    come down. seconds: time spent.
     """
 
     step: int = 0
@@ -35,6 +35,7 @@ class Progress:
     meter: Mapping[str, list[float]] | None = None
     metrics: Mapping[str, float] | None = None
     raised: Sequence[str] = ()
+    micro_tokens: int | None = None
     micro_batch: int | None = None
     seconds: float = 0.0
 
@@ -130,7 +131,8 @@ def load_optimizer(folder: Path, optimizer: Any, model: Any) -> None:
         for p in group["params"]:
             if names[id(p)] in stored:
                 state = stored[names[id(p)]]
-                optimizer.state[p] = {k: v if k == "step" else like(v, p) for k, v in state.items()}
+                where = p.device if group.get("fused") else "cpu"  # where the optimizer keeps its count of steps
+                optimizer.state[p] = {k: v.to(where) if k == "step" else like(v, p) for k, v in state.items()}
 
 
 def prune(checkpoints: Path, keep: int) -> None:

@@ -18,7 +18,7 @@ counted as model FLOPs utilisation: .21 to .46)."""
 
 
 def cost(
-    method: Objective, model: str, rows: RowsReport, *, epochs: float = 1.0, micro_batch: int = 8
+    method: Objective, model: str, rows: RowsReport, *, epochs: float = 1.0, micro_tokens: int = 8192
 ) -> dict[str, Any]:
     """Tokens of an epoch, floating-point operations, seconds on this machine, and bytes of memory for full training.
 
@@ -54,9 +54,8 @@ def cost(
         "bytes_free_of": where,
     }
     if 32 * count < have and not is_reward_model(model):
-        told["bytes_at_the_peak"] = _peak(
-            model, micro_batch * (2 if rows.kind == "pairs" else 1), int(length["max"]), device
-        )
+        at_once = max(int(length["max"]), min(micro_tokens, tokens))
+        told["bytes_at_the_peak"] = _peak(model, at_once, int(length["max"]), device)
     return told
 
 
@@ -116,11 +115,11 @@ def _speed(device: torch.device) -> float:
     return best
 
 
-def _peak(model: str, sequences: int, longest: int, device: torch.device) -> int:
+def _peak(model: str, tokens: int, longest: int, device: torch.device) -> int:
     from boresight.engine.padded import TokenLogProbs
     from boresight.training.load import load
     from boresight.training.memory import estimate
 
     module = TokenLogProbs(load(model, train=True).model.to(device)).train()
     options: dict[str, Any] = {"scores": False, "parts": 1, "checkpointing": False, "cast": nullcontext}
-    return estimate(module, sequences=sequences, longest=longest, device=device, **options).total
+    return estimate(module, tokens=tokens, longest=longest, device=device, **options).total

@@ -142,10 +142,10 @@ def agree(accelerator: Any, code: int) -> int:
 
 
 def add_up(accelerator: Any, values: Tensor) -> Tensor:
-    """The sum over all processes of a small tensor on CPU, in its own precision."""
+    """The sum over all processes of a small tensor, in its own precision; one on a GPU is not waited for."""
     if accelerator.num_processes > 1:
         values = values.clone()
-        dist.all_reduce(values, group=_control())
+        dist.all_reduce(values, group=_control() if values.device.type == "cpu" else None)
     return values
 
 
@@ -160,8 +160,8 @@ def add_gradients(accelerator: Any, parameters: Sequence[nn.Parameter]) -> None:
     """Add up the gradients of all processes, in place; one that only some processes have counts as 0 elsewhere."""
     if accelerator.num_processes == 1:
         return
-    has = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int32, device=accelerator.device)
-    dist.all_reduce(has, dist.ReduceOp.MAX)
+    has = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int32)
+    dist.all_reduce(has, dist.ReduceOp.MAX, group=_control())
     grads: list[Tensor] = []
     for p, anywhere in zip(parameters, has.tolist(), strict=True):
         if anywhere:

@@ -14,7 +14,8 @@ from boresight.errors import InputError, RunError
 from boresight.training.recipe import Recipe
 
 LOCK = ".lock"
-FREE = {"out", "save_every", "keep", "trackers", "store", "micro_batch", "gradient_checkpointing", "shard", "proof"}
+FREE = {"out", "save_every", "keep", "trackers", "store", "gradient_checkpointing", "shard", "proof"}
+FREE |= {"micro_tokens", "micro_batch"}
 """Options that a resumed run may change: they decide how it runs, not what it computes (but for rounding)."""
 UNTRAINED = {"failed": "stopped by the proof", "alone": "proof only"}
 """`state` in run.json of what went no further than the step-zero proof; its folder may be used again."""

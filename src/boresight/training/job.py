@@ -8,29 +8,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from boresight.data.render import Renderer
-from boresight.data.rows import Rows, make_rows
+from boresight.data.rows import Rows
 from boresight.data.table import Examples
 from boresight.data.tokens import Row, Tokens
-from boresight.engine.batch import pad
 from boresight.engine.dropout import disable_dropout
-from boresight.engine.padded import TokenLogProbs
+from boresight.engine.padded import TokenLogProbs, logprobs
 from boresight.engine.proof import Witness
-from boresight.engine.scores import ResponseScores
+from boresight.engine.scores import ResponseScores, scores
 from boresight.engine.store import ReferenceStore
 from boresight.errors import InputError
-from boresight.objectives import LogProbs, Objective, PairScores, ResponseLogProbs
-from boresight.training.batches import Batch, assemble, mismatched, row_options, sequences
-from boresight.training.distributed import equalise, launched_split, split, together
-from boresight.training.load import Kind, Loaded, add_lora, load, turn_ends
+from boresight.objectives import LogProbs, Objective, PairScores
+from boresight.training.ahead import Ahead
+from boresight.training.batches import Batch, assemble
+from boresight.training.distributed import equalise, exchange, launched_split, split, together
+from boresight.training.guard import Flags, fused, lazily
+from boresight.training.load import Kind, turn_ends
+from boresight.training.material import half, longest, policy, precision, read_examples, rows_of
 from boresight.training.memory import Estimate, before_loading, estimate, show
+from boresight.training.microbatch import Key, Micro, ready
 from boresight.training.order import Order
+from boresight.training.placement import Sizes, place
 from boresight.training.recipe import Recipe
 from boresight.training.references import fill, find, of_split
 from boresight.training.reporter import Reporter
+
+__all__ = ["Job", "precision", "prepare"]
 
 
 @dataclass
@@ -38,7 +45,10 @@ class Job:
     """A run, ready to start.
 
     module: what forward passes go through; `model` is inside. split: the model lies in parts over the processes.
-    micro_batch: rows at once, halved when memory runs out.
+    sizes, eval_sizes: lengths of the rows. layout: how the engine lays sequences out; the same on all processes.
+    micro_tokens, micro_batch: tokens and, where that is limited, rows at once; halved when memory runs out.
+    at_once: rows and tokens of the largest micro-batch of what was tried last, on any process.
+    lazy: losses and gradients that are not finite are found one step late (`guard.py`).
     """
 
     recipe: Recipe
@@ -57,13 +67,23 @@ class Job:
     order: Order
     optimizer: torch.optim.Optimizer
     split: bool
-    micro_batch: int
+    sizes: Sizes
+    eval_sizes: Sizes | None
+    layout: str
+    micro_tokens: int
+    micro_batch: int | None
+    lazy: bool
     memory: Estimate
     store: ReferenceStore | None
     witness: Witness | None
     reference: str | None
     ends: list[int]
     reporter: Reporter
+    at_once: tuple[int, int] = (1, 1)
+    pending: Flags | None = None
+
+    def __post_init__(self) -> None:
+        self.ahead: Ahead[Key, Micro] = Ahead(self.prepared)
 
     @property
     def device(self) -> torch.device:
@@ -73,30 +93,88 @@ class Job:
 
     def forward(self, tokens: Sequence[Tokens]) -> LogProbs | Tensor:
         """Log-probs of the sequences' responses under the policy, or scores (sequences,) from a reward model."""
-        batch = pad(tokens, self.pad_id).to(self.device)
         with self.accelerator.autocast():
             if self.objective.takes is PairScores:
-                scores: Tensor = self.module(batch.input_ids, batch.attention_mask)
-                return scores
-            values = self.module(batch.input_ids, batch.attention_mask, batch.predictor, batch.targets)
-        return LogProbs(values, batch.owner, batch.count)
+                return scores(self.module, tokens, self.pad_id, self.device)
+            return logprobs(self.module, tokens, self.pad_id, self.device)
+
+    def prepared(self, key: Key) -> Micro:
+        """The micro-batch of these row numbers, read and made ready."""
+        table = self.eval_rows if key.held_out else self.rows
+        assert table is not None
+        return ready(self.objective, self.store, [table[i] for i in key.numbers], key.live)
 
     def losses(self, rows: Sequence[Row], mismatched_kl: Tensor | None = None) -> tuple[Tensor, Batch]:
         """One loss a row, shape (rows,), before weights; and the batch that the objective was given."""
-        tokens = sequences(self.objective, rows)
-        reference = self.store.get(tokens).to(self.device) if self.store is not None else None
-        batch = assemble(self.objective, rows, self.forward(tokens), reference, mismatched_kl)
+        return self.losses_of(ready(self.objective, self.store, rows), mismatched_kl)
+
+    def losses_of(self, micro: Micro, mismatched_kl: Tensor | None = None) -> tuple[Tensor, Batch]:
+        """The same for a micro-batch that is ready."""
+        reference = micro.reference
+        if reference is not None:
+            values, owner = (x.to(self.device, non_blocking=True) for x in (reference.values, reference.owner))
+            reference = LogProbs(values, owner, reference.count)
+        batch = assemble(self.objective, micro.rows, self.forward(micro.tokens), reference, mismatched_kl)
         return self.objective.function(batch, **self.hyperparameters), batch
 
-    def mismatched_ratio(self, micro: Sequence[tuple[Row, bool]]) -> Tensor:
-        """Sum of log policy - log reference on mismatched responses, and their number: (2,) fp64, on CPU."""
-        assert self.store is not None
-        tokens = mismatched([row for row, _ in micro])
-        policy = self.forward(tokens)
+    def mismatched_ratio(self, micro: Micro) -> Tensor:
+        """Sum of log policy - log reference on mismatched responses, and their number: (2,) fp64, on the device."""
+        assert micro.mismatched_reference is not None
+        policy = self.forward(micro.mismatched)
         assert isinstance(policy, LogProbs)
-        ratio = policy.sum().double().cpu() - self.store.get(tokens).sum().double().cpu()
-        live = torch.tensor([counts for _, counts in micro])
-        return torch.stack([ratio[live].sum(), live.sum().double()])
+        reference, live = (
+            x.to(self.device, non_blocking=True) for x in (micro.mismatched_reference.sum().double(), micro.live)
+        )
+        ratio = torch.where(live, policy.sum().double() - reference, 0.0)
+        return torch.stack([ratio.sum(), live.sum().double()])
+
+    def parts(self, numbers: Sequence[int], *, held_out: bool = False) -> list[Key]:
+        """This process's micro-batches of a global batch, by row numbers."""
+        sizes = self.eval_sizes if held_out else self.sizes
+        assert sizes is not None
+        rows = np.asarray(numbers)
+        dealt = place(
+            sizes.tokens(self.layout)[rows].tolist(),
+            sizes.longest[rows].tolist(),
+            cost=sizes.cost(self.layout),
+            budget=self.micro_tokens,
+            rows=self.micro_batch,
+            world=self.accelerator.num_processes,
+            equal=self.split,
+        )
+        keys = [
+            [Key(held_out, tuple(numbers[i] for i, _ in part), tuple(live for _, live in part)) for part in mine]
+            for mine in dealt
+        ]
+        self._tried([key.numbers for mine in keys for key in mine], sizes)
+        return keys[self.accelerator.process_index]
+
+    def _tried(self, parts: Sequence[Sequence[int]], sizes: Sizes) -> None:
+        cost, alone = sizes.cost(self.layout), sizes.tokens(self.layout)
+        tokens = [cost(len(p), int(alone[list(p)].sum()), int(sizes.longest[list(p)].max())) for p in parts]
+        self.at_once = max(map(len, parts)), max(tokens)
+
+    def rows_at_once(self, numbers: Sequence[int]) -> int:
+        """How many of these rows may go through the model together, whichever they are; for the step-zero proof."""
+        longest = int(self.sizes.tokens(self.layout)[list(numbers)].max())
+        count = max(1, min(len(numbers), self.micro_batch or len(numbers), self.micro_tokens // longest))
+        self._tried([numbers[:count]], self.sizes)
+        return count
+
+    def limits(self) -> str:
+        """What may go through the model at once, in words."""
+        rows = f", micro_batch={self.micro_batch}" if self.micro_batch is not None else ""
+        return f"micro_tokens={self.micro_tokens}{rows}"
+
+    def halve(self) -> bool:
+        """Halve what goes through the model at once; False where that is one row already."""
+        rows, tokens = self.at_once
+        if rows == 1:
+            return False
+        self.micro_tokens = max(1, min(self.micro_tokens, tokens) // 2)
+        if self.micro_batch is not None:
+            self.micro_batch = max(1, self.micro_batch // 2)
+        return True
 
 
 def prepare(
@@ -106,12 +184,14 @@ def prepare(
     *,
     checkpoint: Path | None = None,
     reference: str | None = None,
+    micro_tokens: int | None = None,
     micro_batch: int | None = None,
 ) -> Job:
     """Load model and data, make rows, fill the reference store, and build the optimizer.
 
     checkpoint: take the policy's weights from here (a resumed run). reference: fingerprint of the reference of the
-    run that is resumed. micro_batch: what it had come down to. Raises InputError for anything that cannot be used.
+    run that is resumed. micro_tokens, micro_batch: what they had come down to. Raises InputError for anything that
+    cannot be used.
     """
     from accelerate.utils import set_seed
 
@@ -126,25 +206,27 @@ def prepare(
         reporter.note("adapter=qlora: the base is held in 4 bits")
 
     def read_all() -> tuple[Examples, Examples | None]:
-        examples = _read(recipe.data, recipe, recipe.limit, reporter)
-        return examples, _read(recipe.eval_data, recipe, recipe.eval_limit, reporter) if recipe.eval_data else None
+        examples = read_examples(recipe.data, recipe, recipe.limit, reporter)
+        return examples, read_examples(
+            recipe.eval_data, recipe, recipe.eval_limit, reporter
+        ) if recipe.eval_data else None
 
     examples, eval_examples = together(accelerator, read_all)
-    before_loading(recipe, kind, device, parts, local, half=_half(recipe, bf16))
-    loaded = _policy(recipe, kind, bf16, checkpoint)
+    before_loading(recipe, kind, device, parts, local, half=half(recipe, bf16))
+    loaded = policy(recipe, kind, bf16, checkpoint)
     model = loaded.model
     disable_dropout(model)
     renderer = Renderer(
         loaded.tokenizer,
         template=recipe.template,
         spans=recipe.spans,
-        max_length=recipe.max_length or _longest(loaded),
+        max_length=recipe.max_length or longest(loaded),
         truncation=recipe.truncation,
     )
 
     def make_all() -> tuple[Rows, Rows | None]:
-        rows = _rows(examples, recipe, renderer, reporter)
-        return rows, _rows(eval_examples, recipe, renderer, reporter) if eval_examples is not None else None
+        rows = rows_of(examples, recipe, renderer, reporter)
+        return rows, rows_of(eval_examples, recipe, renderer, reporter) if eval_examples is not None else None
 
     rows, eval_rows = together(accelerator, make_all)
     order = Order(len(rows), batch=recipe.batch, epochs=recipe.epochs, max_steps=recipe.max_steps, seed=recipe.seed)
@@ -155,14 +237,17 @@ def prepare(
     module: Any = ResponseScores(model) if kind == "score" else TokenLogProbs(model)
     if not any(p.requires_grad for p in model.parameters()):
         raise InputError("no parameter of the model is trainable", mend="check adapter= and the model's requires_grad")
-    rows_at_once = min(
-        micro_batch or recipe.micro_batch, recipe.micro_batch, -(-recipe.batch // accelerator.num_processes)
-    )
+    # One process's word: were the layouts to differ, so would the micro-batches.
+    layout = exchange(accelerator, module.layout)[0]
+    sizes = Sizes.of(rows, objective)
+    budget = min(micro_tokens or recipe.micro_tokens, recipe.micro_tokens)
+    limit = min((n for n in (micro_batch, recipe.micro_batch) if n is not None), default=None)
+    share = -(-recipe.batch // accelerator.num_processes)
     memory = estimate(
         module,
         scores=kind == "score",
-        sequences=rows_at_once * (1 if objective.takes is ResponseLogProbs else 2),
-        longest=int(rows.report.lengths.get("sequence", {}).get("max", 0)) or 1,
+        tokens=sizes.most(layout, share if limit is None else min(limit, share), budget),
+        longest=int(sizes.longest.max()),
         parts=parts,
         checkpointing=recipe.gradient_checkpointing,
         device=device,
@@ -186,7 +271,7 @@ def prepare(
         equalise(accelerator, [p for p in model.parameters() if p.requires_grad])
     store, seen = None, None
     if against is not None:
-        compute = of_split(against, model, module, accelerator, loaded.pad_id, rows_at_once) if divided else None
+        compute = of_split(against, model, module, accelerator, loaded.pad_id, recipe.micro_tokens) if divided else None
         store, seen = fill(
             recipe, against, [t for t in (rows, eval_rows) if t is not None], accelerator, reporter, compute
         )
@@ -194,12 +279,14 @@ def prepare(
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if recipe.adapter != "none":
             model.enable_input_require_grads()
+    trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
-        [p for p in model.parameters() if p.requires_grad],
+        trained,
         lr=recipe.peak_lr,
         weight_decay=recipe.weight_decay,
         betas=(0.9, 0.999),
         eps=1e-8,
+        fused=fused(trained),
     )
     return Job(
         recipe=recipe,
@@ -218,7 +305,12 @@ def prepare(
         order=order,
         optimizer=optimizer,
         split=divided,
-        micro_batch=rows_at_once,
+        sizes=sizes,
+        eval_sizes=Sizes.of(eval_rows, objective) if eval_rows is not None else None,
+        layout=layout,
+        micro_tokens=budget,
+        micro_batch=limit,
+        lazy=lazily(optimizer, device),
         memory=memory,
         store=store,
         witness=seen,
@@ -226,63 +318,3 @@ def prepare(
         ends=turn_ends(loaded, renderer),
         reporter=reporter,
     )
-
-
-def precision(recipe: Recipe) -> bool:
-    """Whether the run computes in bf16. Raises InputError where it is asked for and the GPU has none."""
-    if recipe.dtype == "bf16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
-        raise InputError("dtype=bf16: this GPU has none", mend="use dtype=fp32")
-    return recipe.dtype == "bf16" or (
-        recipe.dtype == "auto" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    )
-
-
-def _half(recipe: Recipe, bf16: bool) -> bool:
-    """Whether weights are kept in bf16: frozen ones need no fp32 master copy."""
-    return bf16 and recipe.adapter != "none"
-
-
-def _read(data: str, recipe: Recipe, limit: int | None, reporter: Reporter) -> Examples:
-    from boresight.data.read import read
-
-    examples = read(data, format=recipe.format, strict=recipe.strict, limit=limit)
-    for line in examples.report.lines():
-        reporter.note(line, style="dim")
-    return examples
-
-
-def _rows(examples: Examples, recipe: Recipe, renderer: Renderer, reporter: Reporter) -> Rows:
-    rows = make_rows(examples, renderer, ranked=recipe.ranked, seed=recipe.seed, **row_options(recipe.objective))
-    for line in rows.report.lines():
-        reporter.note(line, style="dim")
-    return rows
-
-
-def _policy(recipe: Recipe, kind: Kind, bf16: bool, checkpoint: Path | None) -> Loaded:
-    adapted = recipe.adapter != "none"
-    dtype = torch.bfloat16 if _half(recipe, bf16) else torch.float32
-    four_bit = recipe.adapter == "qlora"
-    source = str(checkpoint or recipe.model)
-    loaded = load(source, kind=kind, dtype=dtype, four_bit=four_bit, train=True)
-    loaded.tokenizer.name_or_path = recipe.model  # not the checkpoint's: records of a resumed run stay what they were
-    if loaded.adapter is not None and not adapted:
-        raise InputError(
-            f"{recipe.model} is an adapter on {loaded.base}",
-            mend="say adapter=lora to go on training it, or merge it first to train all weights",
-        )
-    if loaded.adapter is None and adapted:
-        model = add_lora(
-            loaded.model,
-            rank=recipe.lora_rank,
-            alpha=recipe.lora_alpha,
-            targets=recipe.lora_targets,
-            kind=kind,
-            four_bit=four_bit,
-        )
-        loaded = Loaded(model, loaded.tokenizer, loaded.base, None, loaded.pad_id)
-    return loaded
-
-
-def _longest(loaded: Loaded) -> int | None:
-    limits = [getattr(loaded.model.config, "max_position_embeddings", None), loaded.tokenizer.model_max_length]
-    return min((int(x) for x in limits if x and x < 10**9), default=None)

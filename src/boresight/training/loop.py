@@ -17,7 +17,7 @@ from boresight.training.job import Job
 from boresight.training.metrics import Meter, words
 from boresight.training.order import lr_at
 from boresight.training.sample import sample, text_statistics
-from boresight.training.step import evaluate_rows, train_step
+from boresight.training.step import evaluate_rows, settle, train_step
 
 SHOWN = ("loss", "accuracy", "margin", "chosen_gain", "rejected_gain", "gain", "logp_token", "grad_norm")
 """The metrics of the line beside the progress bar."""
@@ -36,6 +36,7 @@ class Outcome:
 def fit(job: Job, folder: Path, trackers: Sequence[Any], progress: Progress, card: str) -> Outcome:
     """Train from `progress.step` to the end; checkpoints, metrics and samples go below `folder`."""
     recipe, steps, started = job.recipe, job.order.steps, time.monotonic()
+    pauses = (recipe.log_every, recipe.eval_every, recipe.sample_every, recipe.save_every)
     alarms = Alarms(job.objective, job.hyperparameters)
     alarms.load_state_dict(dict(progress.alarms or {}))
     outcome = Outcome(progress.step, dict(progress.metrics or {}), list(progress.raised), progress.seconds)
@@ -49,14 +50,17 @@ def fit(job: Job, folder: Path, trackers: Sequence[Any], progress: Progress, car
             job.reporter.note(f"alarm at {alarm}", style="yellow")
         outcome.metrics |= metrics
 
+    def due(step: int, every: int) -> bool:
+        """Whether this step is one of each `every`, the start, or the end."""
+        return step in (0, steps) or bool(every and step % every == 0)
+
     def look(step: int) -> None:
         """Evaluate and sample where the recipe asks for it; always at the start and the end."""
-        ends = step in (0, steps)
-        if job.eval_rows is not None and (ends or (recipe.eval_every and step % recipe.eval_every == 0)):
+        if job.eval_rows is not None and due(step, recipe.eval_every):
             metrics = evaluate_rows(job)
             log(step, {f"eval_{k}": v for k, v in metrics.items()})
             job.reporter.note(f"step {step}: held out: {words(metrics, SHOWN)}")
-        if recipe.samples and (ends or (recipe.sample_every and step % recipe.sample_every == 0)):
+        if recipe.samples and due(step, recipe.sample_every):
             log(step, write_samples(job, step, trackers))
 
     def keep(step: int) -> None:
@@ -67,27 +71,33 @@ def fit(job: Job, folder: Path, trackers: Sequence[Any], progress: Progress, car
             meter=meter.sums(job.accelerator),
             metrics=outcome.metrics,
             raised=outcome.alarms,
+            micro_tokens=job.micro_tokens,
             micro_batch=job.micro_batch,
             seconds=outcome.seconds,
         )
         checkpoint(job, folder / "checkpoints", at, card)
 
-    if progress.step == 0:
-        look(0)
-    with job.reporter.bar(f"{job.objective.id}", steps) as advance:
-        advance(progress.step)
-        for step in range(progress.step, steps):
-            lr = lr_at(step, steps, peak=recipe.peak_lr, warmup=recipe.warmup, schedule=recipe.schedule)
-            grad_norm = train_step(job, step, lr, meter, folder)
-            done = outcome.steps = step + 1
-            if done % recipe.log_every == 0 or done == steps:
-                metrics = meter.reduce(job.accelerator)
-                log(done, metrics | {"grad_norm": grad_norm, "lr": lr, "epoch": job.order.epoch_at(done)})
-                advance(0, words(metrics, SHOWN[:3]))
-            advance()
-            look(done)
-            if done == steps or (recipe.save_every and done % recipe.save_every == 0):
-                keep(done)
+    try:
+        if progress.step == 0:
+            look(0)
+        with job.reporter.bar(f"{job.objective.id}", steps) as advance:
+            advance(progress.step)
+            for step in range(progress.step, steps):
+                lr = lr_at(step, steps, peak=recipe.peak_lr, warmup=recipe.warmup, schedule=recipe.schedule)
+                grad_norm = train_step(job, step, lr, meter, folder)
+                done = outcome.steps = step + 1
+                if any(due(done, every) for every in pauses):
+                    settle(job)
+                if due(done, recipe.log_every):
+                    metrics = meter.reduce(job.accelerator)
+                    log(done, metrics | {"grad_norm": float(grad_norm), "lr": lr, "epoch": job.order.epoch_at(done)})
+                    advance(0, words(metrics, SHOWN[:3]))
+                advance()
+                look(done)
+                if due(done, recipe.save_every):
+                    keep(done)
+    finally:
+        job.ahead.close()
     outcome.seconds = progress.seconds + time.monotonic() - started
     return outcome
 

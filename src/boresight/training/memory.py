@@ -2,7 +2,7 @@
 
 Weights, gradients and optimizer state are counted. Activations are measured: a short sequence runs through the model at
 three lengths, what autograd keeps for the backward pass is added up, and the curve through the three points gives the
-longest micro-batch of the data. So it holds for any architecture, attention kernel and precision.
+largest micro-batch of the data. So it holds for any architecture, attention kernel and precision.
 """
 
 from __future__ import annotations
@@ -13,18 +13,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from boresight.data.tokens import Tokens
 from boresight.engine.head import TILE
 from boresight.engine.headform import bare
+from boresight.engine.padded import logprobs
+from boresight.engine.scores import scores as sequence_scores
 from boresight.errors import InputError, RunError
 from boresight.training.recipe import Recipe
 from boresight.training.reporter import Reporter
 
 LENGTHS = (16, 32, 64)
 """Tokens of the sequences that activations are measured on."""
-ADVICE = "lower micro_batch (the result stays the same), gradient_checkpointing=true, or a smaller max_length"
+ADVICE = "lower micro_tokens (the result stays the same), gradient_checkpointing=true, or a smaller max_length"
 GIB = 1 << 30
 RAM = "of RAM"
 ROOM = 4
@@ -141,7 +145,7 @@ def estimate(
     module: nn.Module,
     *,
     scores: bool,
-    sequences: int,
+    tokens: int,
     longest: int,
     parts: int,
     checkpointing: bool,
@@ -151,8 +155,8 @@ def estimate(
 ) -> Estimate:
     """What a step of this module will take. The module is whole and in training mode; no gradient is left on it.
 
-    scores: it is a `ResponseScores`, else a `TokenLogProbs`. sequences, longest: of a micro-batch, and the tokens of
-    the longest. parts: processes that it will be split over. checkpointing: activations will be recomputed.
+    scores: it is a `ResponseScores`, else a `TokenLogProbs`. tokens: that go through it at once. longest: of these, in
+    one sequence. parts: processes that it will be split over. checkpointing: activations will be recomputed.
     """
     model: Any = module.model
     params = {id(p): p for p in model.parameters()}.values()
@@ -160,13 +164,13 @@ def estimate(
     trained = [p for p in params if p.requires_grad]
     gradients = _bytes(trained)
     state = 2 * gradients
-    kept = _curve([_kept(module, scores, n, cast) for n in LENGTHS], sequences, longest)
+    kept = _curve([_kept(module, scores, n, cast) for n in LENGTHS], tokens, longest)
     layers, width = _shape(model)
-    how = f"{sequences} sequences of {longest} tokens at once"
+    how = f"{tokens} tokens at once, the longest sequence {longest}"
     if checkpointing and layers:
-        kept = kept // layers + layers * sequences * longest * width * 4
+        kept = kept // layers + layers * tokens * width * 4
         how += f", recomputed in {layers} layers"
-    head = 0 if scores else _head(model, sequences * longest)
+    head = 0 if scores else _head(model, tokens)
     largest = max((_bytes(list(m.parameters())) for m in _layers(model)), default=0) if parts > 1 else 0
     held, where = available(device, local_processes)
     held += _resident() if device.type == "cpu" else 0
@@ -192,7 +196,7 @@ def show(plan: Estimate, reporter: Reporter) -> None:
     if plan.total > plan.have:
         reporter.note(
             f"memory: {size(plan.total)} are more than there are ({size(plan.have)} {plan.where}); where it runs out, "
-            f"micro_batch is halved. Ahead of that: {ADVICE}",
+            f"what goes through at once is halved. Ahead of that: {ADVICE}",
             style="yellow",
         )
 
@@ -245,22 +249,20 @@ def _kept(module: nn.Module, scores: bool, length: int, cast: Callable[[], Abstr
             seen[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    ids = torch.ones(1, length, dtype=torch.int64, device=device)
-    place = torch.arange(length, device=device)
+    ids = np.ones(length, np.int32)
+    sequence = Tokens(ids, np.arange(length) > 0, False)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), cast():
-        result = module(ids, ids) if scores else module(ids, ids, place[:-1], ids[0, 1:])
+        result: Any = (sequence_scores if scores else logprobs)(module, [sequence], 0, device)
     total = sum(seen.values())
     del result
     return total
 
 
-def _curve(kept: Sequence[int], sequences: int, longest: int) -> int:
-    """The parabola through the three measured lengths, at the longest, for all sequences; never falling."""
-    import numpy as np
-
+def _curve(kept: Sequence[int], tokens: int, longest: int) -> int:
+    """The parabola through the three measured lengths, for tokens that see `longest` others; never falling."""
     square, slope, start = np.polyfit(np.array(LENGTHS, float), np.array(kept, float), 2)
     square = square if square * longest > 1e-3 * slope else 0.0
-    return int(max(0.0, start) + sequences * (max(0.0, slope) * longest + max(0.0, square) * longest**2))
+    return int(max(0.0, start) + tokens * (max(0.0, slope) + max(0.0, square) * longest))
 
 
 def _layers(model: Any) -> list[nn.Module]:

@@ -22,24 +22,35 @@ class Meter:
         self._sums = {n: torch.tensor(both, dtype=torch.float64) for n, both in (sums or {}).items()}
 
     def add(self, values: dict[str, Counted], counts: Tensor) -> None:
-        """Add per-example values; `counts` (examples,) is False for rows that only fill a batch."""
-        for name, (value, weight) in values.items():
-            weight = torch.ones_like(value) if weight is None else weight
-            live = counts.to(value.device)
-            both = torch.stack([value.detach()[live].double().sum(), weight[live].double().sum()]).cpu()
-            self._sums[name] = self._sums[name] + both if name in self._sums else both
+        """Add per-example values; `counts` (examples,) is False for rows that only fill a batch.
+
+        Sums stay where the values are, so that nothing waits for a GPU.
+        """
+        if not values:
+            return
+        columns = [(v.detach(), torch.ones_like(v) if w is None else w.detach()) for v, w in values.values()]
+        both = torch.stack([torch.stack([x.double() for x in side]) for side in zip(*columns, strict=True)], dim=1)
+        live = counts.to(both.device, non_blocking=True)
+        sums = torch.where(live, both, 0.0).sum(2)
+        for name, pair in zip(values, sums, strict=True):
+            self._put(name, pair)
+
+    def _put(self, name: str, both: Tensor) -> None:
+        known = self._sums.get(name)
+        self._sums[name] = both if known is None else known.to(both.device, non_blocking=True) + both
 
     def merge(self, other: Meter) -> None:
         """Add what another meter holds."""
         for name, both in other._sums.items():
-            self._sums[name] = self._sums[name] + both if name in self._sums else both
+            self._put(name, both)
 
     def sums(self, accelerator: Any) -> dict[str, list[float]]:
         """Sum and count of each name over all processes, as they stand."""
         names = sorted(self._sums)
         if not names:
             return {}
-        total = torch.stack([self._sums[n] for n in names])
+        device = self._sums[names[0]].device
+        total = torch.stack([self._sums[n].to(device) for n in names]).cpu()
         total = add_up(accelerator, total)
         return {n: both.tolist() for n, both in zip(names, total, strict=True)}
 
@@ -52,6 +63,8 @@ class Meter:
 
 def measure(batch: PairLogProbs | ResponseLogProbs | PairScores) -> dict[str, Counted]:
     """What is worth knowing of a batch, per example; ties in the accuracy count half.
+
+    A tie is a margin of log-probs that is less than the rounding of the sums it is the difference of.
 
     Gains are policy minus reference in nats, summed over a response's tokens.
     """
@@ -69,13 +82,17 @@ def measure(batch: PairLogProbs | ResponseLogProbs | PairScores) -> dict[str, Co
                 values["rejected_gain"] = (gain * (1 - good), 1 - good)
         return values
     values |= _side("chosen_", batch.policy.chosen) | _side("rejected_", batch.policy.rejected)
-    margin = batch.policy.margin()
+    sums = [batch.policy.chosen.sum(), batch.policy.rejected.sum()]
+    margin = sums[0] - sums[1]
     values["accuracy_mean"] = (_wins(batch.policy.mean_margin()), None)
     if batch.has_reference:
+        sums += [batch.reference.chosen.sum(), batch.reference.rejected.sum()]
         margin = batch.margin()
-        values["chosen_gain"] = (batch.policy.chosen.sum() - batch.reference.chosen.sum(), None)
-        values["rejected_gain"] = (batch.policy.rejected.sum() - batch.reference.rejected.sum(), None)
-    return values | {"margin": (margin, None), "accuracy": (_wins(margin), None)}
+        values["chosen_gain"] = (sums[0] - sums[2], None)
+        values["rejected_gain"] = (sums[1] - sums[3], None)
+    # At the start the margin against the reference is nothing but rounding, and no side wins by that.
+    rounding = torch.finfo(margin.dtype).eps / 2 * sum(x.abs() for x in sums)
+    return values | {"margin": (margin, None), "accuracy": (_wins(margin, rounding), None)}
 
 
 def _side(prefix: str, side: LogProbs) -> dict[str, Counted]:
@@ -83,8 +100,9 @@ def _side(prefix: str, side: LogProbs) -> dict[str, Counted]:
     return {f"{prefix}logp_token": (side.sum(), lengths), f"{prefix}length": (lengths, None)}
 
 
-def _wins(margin: Tensor) -> Tensor:
-    return (margin > 0).to(margin.dtype) + 0.5 * (margin == 0).to(margin.dtype)
+def _wins(margin: Tensor, rounding: Tensor | float = 0.0) -> Tensor:
+    """1 where the margin is more than `rounding`, 0 where it is less than that below zero, else one half."""
+    return (margin > rounding).to(margin.dtype) + 0.5 * (margin.abs() <= rounding).to(margin.dtype)
 
 
 def words(metrics: dict[str, float], names: Iterable[str]) -> str:

@@ -43,18 +43,6 @@ class Order:
         return np.random.default_rng([self.seed, epoch]).permutation(self.rows)
 
 
-def share(indices: list[int], rank: int, world: int, micro: int) -> list[list[tuple[int, bool]]]:
-    """This process's part of a global batch, in micro-batches of (row, counts).
-
-    All processes get equally many micro-batches of equal sizes, as collective backward passes need; where rows do not
-    divide evenly, a repeated row that does not count fills the gap.
-    """
-    per = ceil(len(indices) / world)
-    mine = [(i, True) for i in indices[rank * per : (rank + 1) * per]]
-    mine += [(indices[0], False)] * (per - len(mine))
-    return [mine[k : k + micro] for k in range(0, per, micro)]
-
-
 def lr_at(step: int, steps: int, *, peak: float, warmup: float, schedule: str) -> float:
     """Learning rate of a step (counted from 0): a linear rise over `warmup` of the steps, then the schedule to 0."""
     rise = round(warmup * steps)

@@ -34,6 +34,7 @@ from boresight.objectives import ResponseLogProbs
 from boresight.training.batches import row_options
 from boresight.training.distributed import exchange
 from boresight.training.job import Job
+from boresight.training.microbatch import ready
 from boresight.training.proof_loss import loss_lines
 from boresight.training.step import attempt
 
@@ -141,26 +142,27 @@ def _lines(job: Job, step: int, used: list[Bench]) -> Iterator[Line]:
     yield from text_lines(seen, job.renderer, job.ends, job.pad_id, job.model)
     yield finite_line(job.model)
 
-    bench = _bench(job, rows)
+    at_once = job.rows_at_once(numbers)
+    bench = _bench(job, rows, at_once)
     used.append(bench)
     yield dropout_line(bench)
     yield from adapter_lines(bench, _saved_adapter(job, step))
     yield from path_lines(bench)
     yield _reference_line(job, bench, step)
-    kl = _mismatched_kl(job, rows)
+    kl = _mismatched_kl(job, rows, at_once)
     adapted = job.recipe.adapter != "none"
     yield trainable_line(job.model, (p for g in job.optimizer.param_groups for p in g["params"]), adapted)
-    yield from loss_lines(job, bench, rows, kl)
+    yield from loss_lines(job, bench, rows, kl, at_once)
 
 
-def _bench(job: Job, rows: Sequence[Row]) -> Bench:
+def _bench(job: Job, rows: Sequence[Row], at_once: int) -> Bench:
     return Bench(
         forward=lambda tokens, pad_id: (job if pad_id == job.pad_id else replace(job, pad_id=pad_id)).forward(tokens),
         module=job.module,
         model=job.model,
         tokens=[t for row in rows for t in row.sequences],
         pad_id=job.pad_id,
-        micro=job.micro_batch * len(rows[0].sequences),
+        micro=at_once * len(rows[0].sequences),
         autocast=torch.bfloat16 if job.accelerator.mixed_precision == "bf16" else None,
         checkpointing=job.recipe.gradient_checkpointing,
         store=job.store,
@@ -180,11 +182,11 @@ def _saved_adapter(job: Job, step: int) -> Any:
 
 
 @torch.no_grad()
-def _mismatched_kl(job: Job, rows: list[Row]) -> Tensor | None:
+def _mismatched_kl(job: Job, rows: list[Row], at_once: int) -> Tensor | None:
     if "mismatched_kl" not in job.objective.needs or job.store is None:
         return None
-    parts = [rows[i : i + job.micro_batch] for i in range(0, len(rows), job.micro_batch)]
-    total, count = sum((job.mismatched_ratio([(r, True) for r in part]) for part in parts), torch.zeros(2).double())
+    parts = [ready(job.objective, job.store, rows[i : i + at_once]) for i in range(0, len(rows), at_once)]
+    total, count = torch.stack([job.mismatched_ratio(part) for part in parts]).sum(0)
     return (total / count).float().to(job.device)
 
 

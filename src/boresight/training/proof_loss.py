@@ -23,17 +23,17 @@ from boresight.training.batches import Batch, assemble, sequences
 from boresight.training.job import Job
 
 
-def loss_lines(job: Job, bench: Bench, rows: list[Row], kl: Tensor | None) -> Iterator[Line]:
-    """The lines about the objective's loss on `rows`; kl: the mismatched-pair KL, where the objective needs it."""
-    yield _closed_form_line(job, bench, rows)
+def loss_lines(job: Job, bench: Bench, rows: list[Row], kl: Tensor | None, at_once: int) -> Iterator[Line]:
+    """The lines about the objective's loss on `rows`, `at_once` in the model; kl: the mismatched-pair KL, if needed."""
+    yield _closed_form_line(job, bench, rows, at_once)
     yield _coupling_line(job, bench, rows, kl)
     yield _known_line(bench)
-    ours, theirs, saturated = _gradients(job, bench, rows, kl)
+    ours, theirs, saturated = _gradients(job, bench, rows, kl, at_once)
     yield _loss_line(bench, ours[1], theirs[1])
     yield from gradient_lines(bench, ours[0], theirs[0], saturated)
 
 
-def _closed_form_line(job: Job, bench: Bench, rows: list[Row]) -> Line:
+def _closed_form_line(job: Job, bench: Bench, rows: list[Row], at_once: int) -> Line:
     """The loss at zero margin: policy laid beside itself, through the run's own assembly and objective."""
     name, objective = "loss at zero margin", job.objective
     if objective.closed_form(**job.hyperparameters, nll=1.0) is None:
@@ -41,7 +41,7 @@ def _closed_form_line(job: Job, bench: Bench, rows: list[Row]) -> Line:
     both = objective.takes is not ResponseLogProbs
     worst, shown = 0.0, 0.0
     with torch.no_grad():
-        for part in _parts(job, rows):
+        for part in _parts(rows, at_once):
             if both and "reference" not in objective.needs:
                 part = [replace(row, sequences=(row.sequences[0],) * 2) for row in part]
             tokens = sequences(objective, part)
@@ -155,12 +155,12 @@ Half = tuple[Any, NDArray[np.float64]]
 """Gradients, and the loss of each row."""
 
 
-def _gradients(job: Job, bench: Bench, rows: list[Row], kl: Tensor | None) -> tuple[Half, Half, bool]:
+def _gradients(job: Job, bench: Bench, rows: list[Row], kl: Tensor | None, at_once: int) -> tuple[Half, Half, bool]:
     """Gradients and losses of the run's own path in its micro-batches, and of the oracle row by row."""
     found: dict[str, list[float]] = {"ours": [], "theirs": []}
 
     def ours() -> None:
-        for part in _parts(job, rows):
+        for part in _parts(rows, at_once):
             losses, _ = job.losses(part, kl)
             found["ours"] += losses.detach().double().cpu().tolist()
             _backward(losses)
@@ -178,10 +178,10 @@ def _gradients(job: Job, bench: Bench, rows: list[Row], kl: Tensor | None) -> tu
     return (mine, np.array(found["ours"])), (true, np.array(found["theirs"])), not slopes.any()
 
 
-def _parts(job: Job, rows: Sequence[Row]) -> Iterator[list[Row]]:
+def _parts(rows: Sequence[Row], at_once: int) -> Iterator[list[Row]]:
     """Micro-batches of the run's own size."""
     lengths = [max(len(t) for t in row.sequences) for row in rows]
-    return (list(part) for part in batches(rows, lengths, job.micro_batch))
+    return (list(part) for part in batches(rows, lengths, at_once))
 
 
 def _backward(losses: Tensor) -> None:

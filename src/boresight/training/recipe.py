@@ -62,7 +62,10 @@ class Recipe(BaseModel):
     epochs: float = _given("one pass: preference data overfits in more", "passes over the data", 1.0, gt=0)
     max_steps: int | None = _given("as many as the epochs hold", "stop after this many steps", None, ge=0)
     batch: int = _given("Rafailov et al. 2023, app. B use 64; Tunstall et al. 2023 use 32", "global batch", 32, ge=1)
-    micro_batch: int = _given("fits small machines; the result does not depend on it", "rows at once", 8, ge=1)
+    micro_tokens: int = _given(
+        "fits small machines; the result does not depend on it", "tokens that go through the model at once", 8192, ge=1
+    )
+    micro_batch: int | None = _given("as many as micro_tokens lets through", "rows at once, at most", None, ge=1)
     lr: float = _given("the method's", "learning rate at its peak", 0.0, ge=0)
     schedule: Literal["cosine", "linear", "constant"] = _given("Meng et al. 2024, sec. 3", "learning rate", "cosine")
     warmup: float = _given("Meng et al. 2024, sec. 3", "share of the steps over which it rises", 0.1, ge=0, le=1)

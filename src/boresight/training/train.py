@@ -125,7 +125,13 @@ def _train(
 
     newest, progress, reference = exchange(accelerator, together(accelerator, look_back))[0]
     job = prepare(
-        recipe, reporter, accelerator, checkpoint=newest, reference=reference, micro_batch=progress.micro_batch
+        recipe,
+        reporter,
+        accelerator,
+        checkpoint=newest,
+        reference=reference,
+        micro_tokens=progress.micro_tokens,
+        micro_batch=progress.micro_batch,
     )
     if newest:
         checkpoints.load_optimizer(newest, job.optimizer, job.model)
