@@ -14,13 +14,15 @@ from safetensors.torch import load_file
 
 import boresight.engine.padded as padded
 import boresight.training.job as job_module
+import boresight.training.material as material
 import boresight.training.references as references
 import tiny
 from boresight.data.tokens import Tokens
-from boresight.engine import TokenLogProbs, disable_dropout
+from boresight.engine import TokenLogProbs, disable_dropout, pad
 from boresight.engine.scores import ResponseScores
 from boresight.engine.shards import read_shard, write_shard
 from boresight.errors import RunError
+from boresight.objectives import LogProbs
 from proofs import Altered, failing, job_of, lines_of, save_family, write_prefs
 
 
@@ -280,7 +282,7 @@ def test_an_adapter_that_is_switched_off(trained_adapter, prefs):
 
 
 def test_an_adapter_that_was_not_loaded_as_it_was_saved(trained_adapter, prefs, monkeypatch):
-    load = job_module.load
+    load = material.load
 
     def forgetful(*arguments, **options):
         loaded = load(*arguments, **options)
@@ -290,7 +292,7 @@ def test_an_adapter_that_was_not_loaded_as_it_was_saved(trained_adapter, prefs, 
                     parameter.zero_()
         return loaded
 
-    monkeypatch.setattr(job_module, "load", forgetful)
+    monkeypatch.setattr(material, "load", forgetful)
     name, words = first_failure(job_of(trained_adapter, prefs, adapter="lora", reference="start"))
     assert name == "adapter as saved"
     assert "lora_B" in words
@@ -397,26 +399,26 @@ def test_pad_is_eos_does_no_harm_and_is_said(pad_is_eos, prefs):
 
 
 def test_pad_is_eos_with_an_attention_mask_made_from_it(pad_is_eos, prefs, monkeypatch):
-    def careless(sequences, pad_id):
+    def careless(module, sequences, pad_id, device=None):
         batch = pad(sequences, pad_id)
-        return replace(batch, attention_mask=(batch.input_ids != pad_id).long())
+        seen = (batch.input_ids != pad_id).long()
+        return LogProbs(module(batch.input_ids, seen, batch.predictor, batch.targets), batch.owner, batch.count)
 
-    pad = job_module.pad
-    monkeypatch.setattr(job_module, "pad", careless)
+    monkeypatch.setattr(job_module, "logprobs", careless)
     name, words = first_failure(job_of(pad_is_eos, prefs))
     assert name == "production"
     assert "the mask is made from the pad id" in words
 
 
 def test_pad_is_eos_with_a_response_mask_made_from_it(pad_is_eos, prefs, monkeypatch):
-    def careless(sequences, pad_id):
+    def careless(module, sequences, pad_id, device=None):
         batch = pad(sequences, pad_id)
         keep = batch.targets != pad_id
-        return replace(batch, targets=batch.targets[keep], predictor=batch.predictor[keep], owner=batch.owner[keep])
+        values = module(batch.input_ids, batch.attention_mask, batch.predictor[keep], batch.targets[keep])
+        return LogProbs(values, batch.owner[keep], batch.count)
 
-    pad = job_module.pad
-    monkeypatch.setattr(job_module, "pad", careless)
-    lines = lines_of(job_of(pad_is_eos, prefs, method="simpo"))
+    monkeypatch.setattr(job_module, "logprobs", careless)
+    lines = lines_of(job_of(pad_is_eos, prefs, method="sft"))
     assert failing(lines)[0] == "production"
     assert "response tokens are missing" in lines["production"].words
 
@@ -448,11 +450,30 @@ def test_a_reward_model_whose_pad_is_eos(base, prefs):
 
 def test_values_that_depend_on_the_micro_batch(base, prefs, monkeypatch):
     forward = TokenLogProbs.forward
+    monkeypatch.setattr(padded, "choose", lambda model: "padded")
     monkeypatch.setattr(
         TokenLogProbs, "forward", lambda self, ids, *rest: forward(self, ids, *rest) * (1 + 0.1 * (len(ids) == 1))
     )
     lines = lines_of(job_of(base, prefs))
     assert failing(lines)[0] == "one at a time"
+
+
+@pytest.mark.parametrize("fault", ["positions", "groups"])
+def test_a_response_that_does_not_see_its_own_prompt_in_a_packed_row(fault, base, prefs, monkeypatch):
+    """Positions that go on through the row, or a rejected response that sees the chosen one."""
+    pack = padded.pack
+
+    def careless(sequences, **options):
+        row = pack(sequences, **options)
+        if fault == "positions":
+            return replace(row, position_ids=torch.arange(row.input_ids.shape[1]).unsqueeze(0))
+        return replace(row, groups=tuple(g._replace(branches=(sum(g.branches),)) for g in row.groups))
+
+    job = job_of(base, prefs)
+    monkeypatch.setattr(padded, "pack", careless)
+    name, words = first_failure(job)
+    assert name == "production"
+    assert "not those of the model's own logits" in words
 
 
 # ---- the loss

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from boresight.data.tokens import Tokens
 from boresight.engine.batch import pad
 from boresight.engine.dropout import evaluating
+from boresight.engine.fused import LossOf, fused_loss
 from boresight.engine.head import TILE, accumulation_dtype, module_log_probs, token_log_probs
 from boresight.engine.headform import HeadForm, bare, called_once, is_plain, is_sharded, recognise
 from boresight.engine.layout import Group, by_prompt, pack, packed_length
@@ -73,14 +74,19 @@ class TokenLogProbs(nn.Module):
         targets: Tensor,
         position_ids: Tensor | None = None,
         groups: Sequence[Group] | None = None,
-    ) -> Tensor:
+        fused: tuple[Sequence[Tensor], LossOf] | None = None,
+    ) -> Any:
         """Log-probs of `targets`, (tokens,), in nats, fp32 (fp64 for a model in fp64).
 
         input_ids, attention_mask: (n, L), padded on the right; or, with `groups`, one packed row (1, N) with its
         position_ids and no mask. predictor: (tokens,) flat index into (n * L) of the position that predicts each
         target. Without any response token the result is empty, but still tied to every parameter, so that a process
         without work takes part in the backward pass.
+        fused: parts of the tokens and the loss of each, as in `fused_loss`; the result is then the sum of the losses
+        and the log-probs without gradient, by `fused_loss` where the head allows it.
         """
+        if fused is not None:
+            return self._fused(input_ids, attention_mask, predictor, targets, position_ids, groups, *fused)
         form, options = self.form, inputs(input_ids, attention_mask, position_ids, groups)
         if form.own:
             return self._own(options, predictor, targets)
@@ -97,6 +103,29 @@ class TokenLogProbs(nn.Module):
             return module_log_probs(forward, rows, targets, vocabulary=form.vocabulary, **shape)
 
         return called_once(head, compute, hidden) if is_sharded(head) else compute(head, hidden)
+
+    def _fused(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        predictor: Tensor,
+        targets: Tensor,
+        position_ids: Tensor | None,
+        groups: Sequence[Group] | None,
+        parts: Sequence[Tensor],
+        loss_of: LossOf,
+    ) -> tuple[Tensor, Tensor]:
+        form, base = self.form, bare(self.model)
+        head: Any = base.get_output_embeddings()
+        if form.own or is_sharded(head) or not is_plain(head) or not targets.numel():
+            values = TokenLogProbs.forward(self, input_ids, attention_mask, predictor, targets, position_ids, groups)
+            losses = [loss_of(g, values[part]) for g, part in enumerate(parts)]
+            # Tied to the values, so that a process without work takes part in the backward pass.
+            return torch.stack([values.sum() * 0.0, *losses]).sum(), values.detach()
+        hidden = base.base_model(**inputs(input_ids, attention_mask, position_ids, groups))[0]
+        hidden = hidden.flatten(0, 1)[predictor]
+        shape: dict[str, Any] = {"bias": head.bias, "scale": form.scale, "cap": form.cap}
+        return fused_loss(hidden, head.weight, targets, parts, loss_of, **shape)
 
     def _own(self, options: dict[str, Any], predictor: Tensor, targets: Tensor) -> Tensor:
         """By the model's own logits, at the columns where any sequence of the batch predicts a response token."""

@@ -213,9 +213,14 @@ def _reach_line(bench: Bench, production: Gradient) -> Line:
     idle = [n for n in dry if any(word in n.lower() for word in _ELSEWHERE)]
     waiting = [n for n in dry if _waits(n, named)]
     dry = [n for n in dry if n not in idle and n not in waiting]
+    # What moves all values alike has no slope in a loss of their differences, but has one in a single value.
+    single = gradient(bench, lambda: _one_value(bench)) if dry else {}
+    even = [n for n in dry if _flows(single[n])]
+    dry = [n for n in dry if n not in even]
     reached = sum(_flows(g) for g in production.values())
     rest = f", {len(waiting)} wait for their B" if waiting else ""
     rest += f", {len(idle)} are not used by these rows" if idle else ""
+    rest += f", {len(even)} move all values alike" if even else ""
     lost = len(dry) == sum(p.requires_grad for p in named.values()) - len(idle) - len(waiting)
     adapted = bool(adapter_names(bench.model))
     why = ": the adapter is ignored" if adapted and lost else ": it is cut off from the loss"
@@ -250,6 +255,13 @@ def gradients_apart(a: Gradient, b: Gradient) -> tuple[float, str]:
         if not apart <= worst:
             worst, where = apart, name
     return worst, where
+
+
+def _one_value(bench: Bench) -> None:
+    values = bench.forward(bench.tokens[:1], bench.pad_id)
+    total = (values if isinstance(values, Tensor) else values.values).sum()
+    if total.requires_grad:
+        total.backward()
 
 
 def _flows(gradient: tuple[float, Tensor] | None) -> bool:

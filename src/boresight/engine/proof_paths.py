@@ -18,9 +18,11 @@ from boresight.engine.adapters import adapter_names, adapters_off
 from boresight.engine.batch import pad
 from boresight.engine.dropout import evaluating
 from boresight.engine.headform import bare
+from boresight.engine.packing import Layout
 from boresight.engine.padded import TokenLogProbs, plain_logprobs
 from boresight.engine.proof import Bench, Line, Values, absent, batches, inner, judged, split, through
 
+_LAYOUTS: dict[Layout, str] = {"shared": "shared prompts", "packed": "packed rows", "padded": "padded rows"}
 _REPORT = "report it with the model's config.json; proof=off trains in spite of it"
 
 
@@ -70,6 +72,28 @@ def recomputed(bench: Bench) -> Values:
     return made
 
 
+def laid(layout: Layout) -> Callable[[Bench], Values]:
+    """The run's path with its sequences laid out in another way."""
+
+    def values(bench: Bench) -> Values:
+        part = inner(bench.module)
+        before, part.layout = part.layout, layout
+        try:
+            return bench.run(bench.tokens)
+        finally:
+            part.layout = before
+
+    return values
+
+
+def _padded_run(bench: Bench) -> str:
+    return "" if inner(bench.module).layout == "padded" else "nothing is padded"
+
+
+def _packed_run(bench: Bench) -> str:
+    return "this model takes padded batches" if inner(bench.module).layout == "padded" else ""
+
+
 PATHS: list[Path] = [
     Path(
         "padded",
@@ -77,9 +101,11 @@ PATHS: list[Path] = [
         padded,
         mend="keep masks from positions: the pad id may stand in the text",
     ),
-    Path("production", "the chunked head gives the model's own", lambda b: b.production),
+    Path("production", "LAYOUT and the chunked head give the model's own", lambda b: b.production),
     Path("one at a time", "so do micro-batches of one", lambda b: b.run(b.tokens, micro=1)),
-    Path("another pad id", "padding is not looked at", other_pad, mend="keep masks from positions"),
+    Path("prompts apart", "and one row without shared prompts", laid("packed"), _packed_run),
+    Path("side by side", "and the same head over padded batches", laid("padded"), _packed_run),
+    Path("another pad id", "padding is not looked at", other_pad, _padded_run, mend="keep masks from positions"),
     Path(
         "recomputed",
         "checkpointing changes nothing",
@@ -108,7 +134,8 @@ def path_lines(bench: Bench) -> Iterator[Line]:
         allowed = bench.tolerance() if path.values is padded else tolerance
         values = path.values(bench)
         residual = bench.apart(values, bench.truth)
-        words = path.words.replace("chunked head", "score head") if bench.scores else path.words
+        words = path.words.replace("LAYOUT", _LAYOUTS[inner(bench.module).layout])
+        words = words.replace("chunked head", "score head") if bench.scores else words
         yield judged(path.name, residual, allowed, words, lambda v=values: cause(bench, v), path.mend)  # type: ignore[misc]
     if rounding is not None:
         words = f"{str(bench.autocast).removeprefix('torch.')} moves the model's own values by this"

@@ -1,0 +1,74 @@
+"""The loss of many sequences and its gradient with as little work as an objective allows: head and loss in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from boresight.data.tokens import Tokens
+from boresight.engine.batch import pad
+from boresight.engine.layout import pack
+from boresight.engine.padded import inner
+from boresight.objectives import LogProbs
+
+AT_ONCE = 512
+"""Response tokens of which the logits are held at once, where their vocabulary leaves room for that."""
+LOGITS = 1 << 26
+"""Most logits held at once: 256 MiB in fp32. One row may have more; it goes through the head in tiles."""
+
+
+def total_loss(
+    module: nn.Module,
+    sequences: Sequence[Tokens],
+    parts: Sequence[Sequence[int]],
+    loss_of: Callable[[int, LogProbs], Tensor],
+    pad_id: int,
+    device: torch.device | None = None,
+) -> tuple[Tensor, LogProbs]:
+    """The sum of `loss_of(g, log-probs of the sequences in parts[g])`, 0-d; and all log-probs, without gradient.
+
+    module: a `TokenLogProbs`, wrapped or not. parts: numbers of sequences; each sequence is in one part, and no loss
+    depends on another part's. loss_of gets the log-probs in the order of its part and returns a 0-d tensor. The
+    gradient is that of `logprobs` and the same losses, to rounding; the logits of a part are made only once.
+    """
+    device = device or next(module.parameters()).device
+    lengths = np.array([s.response_length for s in sequences], np.int64)
+    ends = np.cumsum(lengths)
+    indices, owners = [], []
+    for part in parts:
+        spans = [np.arange(ends[i] - lengths[i], ends[i]) for i in part]
+        indices.append(torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *spans])).to(device))
+        owners.append(torch.from_numpy(np.repeat(np.arange(len(part)), lengths[list(part)])).to(device))
+
+    def loss(g: int, values: Tensor) -> Tensor:
+        return loss_of(g, LogProbs(values, owners[g], len(parts[g])))
+
+    layout = inner(module).layout
+    if layout == "padded":
+        batch = pad(sequences, pad_id).to(device)
+        total, values = module(
+            batch.input_ids, batch.attention_mask, batch.predictor, batch.targets, fused=(indices, loss)
+        )
+        return total, LogProbs(values, batch.owner, batch.count)
+    row = pack(sequences, share=layout == "shared").to(device)
+    total, values = module(
+        row.input_ids, None, row.predictor, row.targets, row.position_ids, row.groups, fused=(indices, loss)
+    )
+    return total, LogProbs(values, row.owner, row.count)
+
+
+def parts_of(lengths: Sequence[int], vocabulary: int) -> list[list[int]]:
+    """Rows in parts of about AT_ONCE response tokens, in order. lengths: response tokens of each row, all sides."""
+    most = max(1, min(AT_ONCE, LOGITS // max(1, vocabulary)))
+    parts: list[list[int]] = []
+    held = 0
+    for row, length in enumerate(lengths):
+        if not parts or held + length > most:
+            parts.append([])
+            held = 0
+        parts[-1].append(row)
+        held += length
+    return parts
