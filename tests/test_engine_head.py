@@ -9,6 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from boresight.engine import head
 from boresight.engine.head import TILE, module_log_probs, tiling_of, token_log_probs
 
 TOKENS, WIDTH, VOCABULARY = 13, 6, 29
@@ -159,6 +160,22 @@ def test_module_head_equals_log_softmax_with_dropout_masks_kept_for_the_backward
     torch.testing.assert_close(ours, truth, rtol=1e-12, atol=1e-12)
     for a, b in zip(gradients(ours, hidden, weight), gradients(truth, hidden, weight), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [8, 8 * 30, 8 * 61])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_number_of_rows_worked_on_at_a_time_changes_nothing(monkeypatch, size, dtype):
+    hidden, weight, bias, targets = inputs(dtype, tokens=20, vocabulary=101)
+
+    def both():
+        # the last chunk of the vocabulary is the narrowest: 41 + 41 + 19
+        values = token_log_probs(hidden, weight, targets, bias=bias, cap=3.0, tile=500, vocab_chunk=41)
+        return values, *gradients(values, hidden, weight, bias)
+
+    usual = both()
+    monkeypatch.setattr(head, "TILE", size)
+    for a, b in zip(both(), usual, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5 if dtype == torch.float32 else 1e-2, atol=1e-5)
 
 
 class Largest(TorchDispatchMode):

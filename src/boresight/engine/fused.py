@@ -28,6 +28,7 @@ from boresight.engine.head import (
     add_gradients,
     add_product,
     bend,
+    block_rows,
     product_dtype,
     tiling_of,
     values_and_totals,
@@ -133,11 +134,8 @@ class _Pass:
         sizes = [len(group) * self.vocabulary for group in plan.groups]
         most = max([size for size in sizes if size <= plan.room], default=0)
         self.logits = torch.empty(most, dtype=plan.dtype, device=device)
-        # Normalised a few rows at a time, which on CPU stay in the processor's cache, a row or more for each thread.
-        cpu = device.type == "cpu"
-        self.block = max(torch.get_num_threads() if cpu else 1, (TILE // 8 if cpu else 8 * TILE) // self.vocabulary)
-        copies = min(most, self.block * self.vocabulary) if plan.dtype != exact else 0
-        self.space = Space(copies, plan.dtype, device)
+        self.block = block_rows(self.vocabulary, device)
+        self.space = Space(0, min(most, self.block * self.vocabulary), plan.dtype, device)
 
     def group(self, number: int) -> None:
         index = self.plan.groups[number]
@@ -221,7 +219,7 @@ class _Pass:
             add_product(to_weight, tile.T, (rows * factor).to(tile.dtype))
         if to_bias is not None:
             for part, weights in zip(tile.split(self.block), factor.split(self.block), strict=True):
-                to_bias.addmv_(self.space.exactly(part).T, weights.squeeze(1))
+                to_bias.addmv_(part.to(self.exact).T, weights.squeeze(1))
 
 
 def _scalar(loss: Tensor) -> Tensor:

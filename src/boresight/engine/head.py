@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from math import isqrt, prod
+from math import isqrt
 from typing import Any
 
 import torch
@@ -45,32 +45,33 @@ class Space:
     much as the product. On CUDA the allocator keeps them, and half-precision products are returned unrounded.
     """
 
-    def __init__(self, elements: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, tile: int, block: int, dtype: torch.dtype, device: torch.device) -> None:
+        """tile: most numbers of a product. block: most that are wanted at a time in the accumulation's dtype."""
         self.dtype, self.exact = dtype, accumulation_dtype(dtype)
         self.unrounded = device.type == "cuda" and _UNROUNDED and dtype != self.exact
-        elements = 0 if self.unrounded else elements
-        self._exact = torch.empty(elements, dtype=self.exact, device=device)
-        self._rounded = self._exact if dtype == self.exact else torch.empty(elements, dtype=dtype, device=device)
+        self.block = max(1, block)
+        self._tile = torch.empty(0 if self.unrounded else tile, dtype=dtype, device=device)
+        self._block = torch.empty(0 if dtype == self.exact else block, dtype=self.exact, device=device)
 
     def product(self, a: Tensor, b: Tensor) -> Tensor:
-        """a @ b in the accumulation's dtype, valid until the next call."""
+        """a @ b in the products' dtype or, unrounded, in the accumulation's; overwritten by the next."""
         if self.unrounded:
             return torch.mm(a, b, out_dtype=self.exact)
-        shape, size = (a.shape[0], b.shape[1]), a.shape[0] * b.shape[1]
-        rounded = torch.mm(a, b, out=self._rounded[:size].view(shape))
-        return self.exactly(rounded)
+        shape = (a.shape[0], b.shape[1])
+        return torch.mm(a, b, out=self._tile[: shape[0] * shape[1]].view(shape))
 
-    def exactly(self, rounded: Tensor) -> Tensor:
-        """A tensor of the products' dtype in the accumulation's: itself, or a copy valid until the next call."""
-        if self.dtype == self.exact or self.unrounded:
-            return rounded.to(self.exact)
-        return self._exact[: rounded.numel()].view(rounded.shape).copy_(rounded)
+    def exactly(self, block: Tensor) -> Tensor:
+        """Some rows of a product in the accumulation's dtype: themselves, or a copy that the next one overwrites."""
+        if block.dtype == self.exact:
+            return block
+        return self._block[: block.numel()].view(block.shape).copy_(block)
 
-    def rounded(self, tile: Tensor) -> Tensor:
-        """`tile` in the products' dtype; overwrites what `product` was given room for, but not what it returned."""
-        if self.unrounded or self.dtype == self.exact:
-            return tile.to(self.dtype)
-        return self._rounded[: tile.numel()].view(tile.shape).copy_(tile)
+
+def block_rows(columns: int, device: torch.device) -> int:
+    """How many rows of logits to work on at a time: on CPU so few that they stay in the cache, but one a thread."""
+    if device.type == "cpu":
+        return max(torch.get_num_threads(), TILE // 8 // columns)
+    return max(1, 8 * TILE // columns)
 
 
 def add_product(into: Tensor, a: Tensor, b: Tensor) -> None:
@@ -147,13 +148,14 @@ def values_and_totals(
     picked = torch.zeros_like(total)
     least = torch.finfo(exact).min
     for columns, tiles in _tiles(hidden, weight, bias, shape):
-        for rows, logits, _ in tiles:
-            place, inside = _locate(targets[rows], columns)
-            picked[rows] = torch.where(inside, logits.gather(1, place).squeeze(1), picked[rows])
-            # logits.logsumexp(1), without its temporaries; a row of -inf stays -inf
-            peak = logits.amax(1).clamp(min=least)
-            part = logits.sub_(peak.unsqueeze(1)).exp_().sum(1).log_().add_(peak)
-            total[rows] = torch.logaddexp(total[rows], part)
+        place, inside = _locate(targets, columns)
+        for tile in tiles:
+            for _, at, logits in tile.blocks():
+                picked[at] = torch.where(inside[at], logits.gather(1, place[at]).squeeze(1), picked[at])
+                # logits.logsumexp(1), without its temporaries; a row of -inf stays -inf
+                peak = logits.amax(1).clamp(min=least)
+                part = logits.sub_(peak.unsqueeze(1)).exp_().sum(1).log_().add_(peak)
+                total[at] = torch.logaddexp(total[at], part)
     return picked - total, total
 
 
@@ -181,26 +183,27 @@ def add_gradients(
     inner, outer = (None, factor) if shape.dtype == exact else (factor.unsqueeze(1), torch.ones_like(factor))
     scaled = None if grad_weight is None else (hidden * outer.unsqueeze(1)).to(shape.dtype)
     made = None if grad_hidden is None else torch.zeros_like(grad_hidden)
-    space = Space(prod(shape.tiling), shape.dtype, hidden.device)
-    for columns, tiles in _tiles(hidden, weight, bias, shape, space):
+    for columns, tiles in _tiles(hidden, weight, bias, shape):
         weight_part = None if grad_weight is None else _accumulator(grad_weight[columns], exact)
         bias_part = None if grad_bias is None else _accumulator(grad_bias[columns], exact)
-        for rows, logits, part in tiles:
-            slope = None if cap is None else (logits / cap).square_().neg_().add_(1.0)
-            tile = logits.sub_(total[rows].unsqueeze(1)).exp_()
-            place, inside = _locate(targets[rows], columns)
-            tile.scatter_add_(1, place, inside.unsqueeze(1).to(exact).neg_())
-            if slope is not None:
-                tile.mul_(slope)
-            if inner is not None:
-                tile.mul_(inner[rows])
-            if bias_part is not None:
-                bias_part.addmv_(tile.T, outer[rows])
-            tile = space.rounded(tile)
+        place, inside = _locate(targets, columns)
+        hit = inside.unsqueeze(1).to(exact).neg_()
+        for tile in tiles:
+            for block, at, logits in tile.blocks():
+                slope = None if cap is None else (logits / cap).square_().neg_().add_(1.0)
+                logits.sub_(total[at].unsqueeze(1)).exp_().scatter_add_(1, place[at], hit[at])
+                if slope is not None:
+                    logits.mul_(slope)
+                if inner is not None:
+                    logits.mul_(inner[at])
+                if bias_part is not None:
+                    bias_part.addmv_(logits.T, outer[at])
+                tile.settle(block, logits)
+            product = tile.product.to(shape.dtype)
             if made is not None:
-                add_product(made[rows], tile, part)
+                add_product(made[tile.rows], product, tile.part)
             if weight_part is not None and scaled is not None:
-                add_product(weight_part, tile.T, scaled[rows])
+                add_product(weight_part, product.T, scaled[tile.rows])
         for whole, made_part in ((grad_weight, weight_part), (grad_bias, bias_part)):
             if whole is not None and made_part is not None and whole.dtype != exact:
                 whole[columns] = made_part.to(whole.dtype)
@@ -208,27 +211,53 @@ def add_gradients(
         grad_hidden.addcmul_(made, outer.unsqueeze(1))
 
 
+@dataclass(frozen=True)
+class _Tile:
+    """product: hidden[rows] @ part.T, part being some rows of the weight in the products' dtype."""
+
+    rows: slice
+    product: Tensor
+    part: Tensor
+    bias: Tensor | None
+    form: tuple[float, float | None]
+    space: Space
+
+    def blocks(self) -> Iterator[tuple[slice, slice, Tensor]]:
+        """A few rows at a time: where they are in the tile, where among the tokens, and their logits, to be altered."""
+        count, each = len(self.product), max(1, self.space.block // len(self.part))
+        for start in range(0, count, each):
+            block = slice(start, min(start + each, count))
+            logits = self.space.exactly(self.product[block])
+            if self.bias is not None:
+                logits += self.bias
+            at = slice(self.rows.start + block.start, self.rows.start + block.stop)
+            yield block, at, bend(logits, *self.form)
+
+    def settle(self, block: slice, made: Tensor) -> None:
+        """`made`, the altered logits of a block, into the product, if they are not there already."""
+        if self.product.dtype != made.dtype:
+            self.product[block] = made
+
+
 def _tiles(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, shape: HeadShape, space: Space | None = None
-) -> Iterator[tuple[slice, Iterator[tuple[slice, Tensor, Tensor]]]]:
-    """For each slice of the vocabulary: the slices of tokens, each with its logits and the slice's weight rows.
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, shape: HeadShape
+) -> Iterator[tuple[slice, Iterator[_Tile]]]:
+    """For each slice of the vocabulary: its tiles, one for each slice of the tokens. A tile overwrites the last one.
 
     The vocabulary is the outer loop, so that each part of the weight is cast once and its gradient is whole at the end.
-    The logits of a tile are overwritten by the next.
     """
     height, width = shape.tiling
     hidden = hidden.to(shape.dtype)
-    space = space or Space(prod(shape.tiling), shape.dtype, hidden.device)
+    block = width * min(height, block_rows(width, hidden.device))
+    space = Space(height * width, block, shape.dtype, hidden.device)
 
-    def along(columns: slice) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    def along(columns: slice) -> Iterator[_Tile]:
         part = weight[columns].to(shape.dtype)
         for start in range(0, hidden.shape[0], height):
             rows = slice(start, min(start + height, hidden.shape[0]))
             with torch.autocast(hidden.device.type, enabled=False):
-                logits = space.product(hidden[rows], part.T)
-            if bias is not None:
-                logits += bias[columns]
-            yield rows, bend(logits, *shape.form), part
+                product = space.product(hidden[rows], part.T)
+            yield _Tile(rows, product, part, None if bias is None else bias[columns], shape.form, space)
 
     for start in range(0, weight.shape[0], width):
         columns = slice(start, min(start + width, weight.shape[0]))
