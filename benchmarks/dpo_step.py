@@ -229,7 +229,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--contestants", help="by comma; the first one is what the others are compared with")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=5, help="timed steps of a round")
-    parser.add_argument("--warm", type=int, default=1, help="steps before them that are not timed")
+    parser.add_argument("--warm", type=int, default=2, help="steps before them, not timed: the allocator settles")
     parser.add_argument("--model", choices=MODELS, default="v")
     parser.add_argument("--vocab", type=int, default=32_000, help="where the model has none of its own")
     parser.add_argument("--mix", choices=MIXES, default="balanced")
