@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -35,13 +35,8 @@ def total_loss(
     gradient is that of `logprobs` and the same losses, to rounding; the logits of a part are made only once.
     """
     device = device or next(module.parameters()).device
-    lengths = np.array([s.response_length for s in sequences], np.int64)
-    ends = np.cumsum(lengths)
-    indices, owners = [], []
-    for part in parts:
-        spans = [np.arange(ends[i] - lengths[i], ends[i]) for i in part]
-        indices.append(torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *spans])).to(device))
-        owners.append(torch.from_numpy(np.repeat(np.arange(len(part)), lengths[list(part)])).to(device))
+    places = list(_places(parts, sequences, device))
+    indices, owners = [index for index, _ in places], [owner for _, owner in places]
 
     def loss(g: int, values: Tensor) -> Tensor:
         return loss_of(g, LogProbs(values, owners[g], len(parts[g])))
@@ -58,6 +53,27 @@ def total_loss(
         row.input_ids, None, row.predictor, row.targets, row.position_ids, row.groups, fused=(indices, loss)
     )
     return total, LogProbs(values, row.owner, row.count)
+
+
+def picked(values: LogProbs, parts: Sequence[Sequence[int]], sequences: Sequence[Tokens]) -> list[LogProbs]:
+    """The log-probs of each part of the sequences, in its order, without waiting for a GPU."""
+    places = _places(parts, sequences, values.values.device)
+    return [
+        LogProbs(values.values[index], owner, len(part)) for part, (index, owner) in zip(parts, places, strict=True)
+    ]
+
+
+def _places(
+    parts: Sequence[Sequence[int]], sequences: Sequence[Tokens], device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each part the places of its tokens among all, and which of its sequences each belongs to."""
+    lengths = np.array([s.response_length for s in sequences], np.int64)
+    ends = np.cumsum(lengths)
+    for part in parts:
+        spans = [np.arange(ends[i] - lengths[i], ends[i]) for i in part]
+        index = torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *spans]))
+        owner = torch.from_numpy(np.repeat(np.arange(len(part)), lengths[list(part)]))
+        yield index.to(device, non_blocking=True), owner.to(device, non_blocking=True)
 
 
 def parts_of(lengths: Sequence[int], vocabulary: int) -> list[list[int]]:

@@ -17,6 +17,7 @@ from boresight.data.rows import Rows
 from boresight.data.table import Examples
 from boresight.data.tokens import Row, Tokens
 from boresight.engine.dropout import disable_dropout
+from boresight.engine.loss import parts_of, picked, total_loss
 from boresight.engine.padded import TokenLogProbs, logprobs
 from boresight.engine.proof import Witness
 from boresight.engine.scores import ResponseScores, scores
@@ -110,12 +111,42 @@ class Job:
 
     def losses_of(self, micro: Micro, mismatched_kl: Tensor | None = None) -> tuple[Tensor, Batch]:
         """The same for a micro-batch that is ready."""
-        reference = micro.reference
-        if reference is not None:
-            values, owner = (x.to(self.device, non_blocking=True) for x in (reference.values, reference.owner))
-            reference = LogProbs(values, owner, reference.count)
+        reference = self._reference(micro)
         batch = assemble(self.objective, micro.rows, self.forward(micro.tokens), reference, mismatched_kl)
         return self.objective.function(batch, **self.hyperparameters), batch
+
+    def total_loss(self, micro: Micro, mismatched_kl: Tensor | None = None) -> tuple[Tensor, Tensor, Batch]:
+        """Sum of weight * loss, from which gradients flow; the losses of the rows, (rows,), and their batch, without.
+
+        As every row's loss depends on its own log-probs alone, head and loss are computed a few rows at a time.
+        """
+        weights = micro.weights.to(self.device, non_blocking=True)
+        if self.objective.takes is PairScores or not torch.is_grad_enabled():
+            losses, batch = self.losses_of(micro, mismatched_kl)
+            return (losses * weights).sum(), losses, batch
+        rows, reference, found = len(micro.rows), self._reference(micro), []
+        parts = parts_of(micro.lengths.int().tolist(), int(self.model.config.get_text_config().vocab_size))
+        numbers = [[row + side for side in range(0, len(micro.tokens), rows) for row in part] for part in parts]
+        kept = [None] * len(parts) if reference is None else picked(reference, numbers, micro.tokens)
+
+        def loss_of(g: int, policy: LogProbs) -> Tensor:
+            some = [micro.rows[row] for row in parts[g]]
+            batch = assemble(self.objective, some, policy, kept[g], mismatched_kl)
+            losses = self.objective.function(batch, **self.hyperparameters)
+            found.append(losses.detach())
+            return (losses * weights[parts[g][0] : parts[g][-1] + 1]).sum()
+
+        with self.accelerator.autocast():
+            total, policy = total_loss(self.module, micro.tokens, numbers, loss_of, self.pad_id, self.device)
+        batch = assemble(self.objective, micro.rows, policy, reference, mismatched_kl)
+        return total, torch.cat(found), batch
+
+    def _reference(self, micro: Micro) -> LogProbs | None:
+        reference = micro.reference
+        if reference is None:
+            return None
+        values, owner = (x.to(self.device, non_blocking=True) for x in (reference.values, reference.owner))
+        return LogProbs(values, owner, reference.count)
 
     def mismatched_ratio(self, micro: Micro) -> Tensor:
         """Sum of log policy - log reference on mismatched responses, and their number: (2,) fp64, on the device."""

@@ -21,6 +21,7 @@ from boresight.engine.proof_model import gradient, gradient_lines
 from boresight.objectives import LogProbs, PairLogProbs, PairScores, PairSide, ResponseLogProbs
 from boresight.training.batches import Batch, assemble, sequences
 from boresight.training.job import Job
+from boresight.training.microbatch import ready
 
 
 def loss_lines(job: Job, bench: Bench, rows: list[Row], kl: Tensor | None, at_once: int) -> Iterator[Line]:
@@ -161,9 +162,10 @@ def _gradients(job: Job, bench: Bench, rows: list[Row], kl: Tensor | None, at_on
 
     def ours() -> None:
         for part in _parts(rows, at_once):
-            losses, _ = job.losses(part, kl)
+            micro = ready(job.objective, job.store, part)
+            total, losses, _ = job.total_loss(replace(micro, weights=torch.ones(len(part))), kl)
             found["ours"] += losses.detach().double().cpu().tolist()
-            _backward(losses)
+            _backward(total)
 
     def theirs() -> None:
         sides = 1 if job.objective.takes is ResponseLogProbs else 2

@@ -141,11 +141,11 @@ def mismatched_kl(job: Job, numbers: Sequence[int], *, held_out: bool = False) -
 
 def weighted_loss(job: Job, micro: Micro, kl: Tensor | None) -> tuple[Tensor, dict[str, Counted], Tensor]:
     """Sum of weight * loss over a micro-batch, its metrics, and which rows count, shape (rows,)."""
-    losses, batch = job.losses_of(micro, kl)
+    total, losses, batch = job.total_loss(micro, kl)
     weighted = losses * micro.weights.to(losses.device, non_blocking=True)
     tokens = micro.lengths.to(losses.device, non_blocking=True)
     per = tokens if job.objective.per == "token" else torch.ones_like(losses)
-    return weighted.sum(), {"loss": (weighted, per)} | measure(batch), micro.live
+    return total, {"loss": (weighted, per)} | measure(batch), micro.live
 
 
 @torch.no_grad()
