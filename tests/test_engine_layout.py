@@ -305,7 +305,8 @@ def test_portions_are_longest_first(sequences, budget, layout) -> None:
 
 
 @pytest.mark.parametrize("layout", ["shared", "packed", "padded"])
-def test_portions_are_filled(layout: str) -> None:
-    """Ten sequences of 10 tokens at a budget of 40: three batches, not ten."""
+@pytest.mark.parametrize(("budget", "sizes"), [(40, [4, 4, 2]), (39, [3, 3, 3, 1]), (9, [1] * 10), (100, [10])])
+def test_portions_are_filled_to_the_budget(layout: str, budget: int, sizes: list[int]) -> None:
+    """Ten sequences of 10 tokens that share nothing."""
     sequences = [single([t + 10], [9] * 9) for t in range(10)]
-    assert [len(part) for part in portions(sequences, 40, layout)] == [4, 4, 2]
+    assert [len(part) for part in portions(sequences, budget, layout)] == sizes

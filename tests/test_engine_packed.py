@@ -19,7 +19,9 @@ from boresight.engine.dropout import disable_dropout
 from boresight.engine.layout import pack
 from boresight.engine.scores import score_values, scores
 from boresight.objectives import LogProbs, PairLogProbs, PairScores, PairSide, ResponseLogProbs, find, objectives
+from boresight.training.sample import sample
 from test_engine_padded import assert_same_gradients, gradients
+from test_training_sample import Letters, some_prompts
 
 PAD = 0
 PACKED = [*tiny.FAMILIES, *tiny.MORE]
@@ -513,6 +515,14 @@ def test_padded_batches_and_generation_are_what_they_were(family):
         ours, theirs = (m.generate(input_ids=ids, attention_mask=mask, **options) for m in (model, untouched))
     assert torch.equal(ours.sequences, theirs.sequences)
     assert all(torch.equal(a, b) for a, b in zip(ours.scores, theirs.scores, strict=True))
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3", "gpt-oss"])
+def test_samples_are_what_they_were_also_after_training_steps(family):
+    model, untouched = fresh(family)
+    logprobs(TokenLogProbs(model), mixed(), PAD).values.sum().backward()
+    ours, theirs = (sample(m, Letters(), some_prompts(), max_new_tokens=8) for m in (model, untouched))
+    assert [(s.text, s.logprob_sum) for s in ours] == [(s.text, s.logprob_sum) for s in theirs]
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3", "gpt-oss"])

@@ -113,7 +113,7 @@ def _try(model: Any) -> str:
     expected = torch.cat(alone)
     apart = float((packed - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
     if not apart <= _CLOSE.get(expected.dtype, 1e-4):
-        return f"its hidden states of a packed row differ from those of each sequence alone by {apart:.1%}"
+        return f"its hidden states of a packed row differ from those of each sequence alone by {apart:.2g}"
     return ""
 
 
