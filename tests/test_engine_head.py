@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from boresight.engine import head
-from boresight.engine.head import TILE, module_log_probs, tiling_of, token_log_probs
+from boresight.engine.head import TILE, module_log_probs, settled, tiling_of, token_log_probs
 
 TOKENS, WIDTH, VOCABULARY = 13, 6, 29
 
@@ -220,3 +220,18 @@ def test_tiles_stay_within_their_bound():
         assert rows >= 1
         assert columns >= 1
         assert rows * columns <= max(tile, chunk or 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_slopes_of_nearly_nothing_count_as_none(dtype):
+    """Their products would be subnormal; what is above the bound is exact, and NaN stays NaN."""
+    bound = torch.finfo(dtype).tiny * 2**40
+    given = torch.tensor([0.0, bound / 2, -bound / 2, bound * 2, -bound * 2, 1.0, torch.nan, torch.inf], dtype=dtype)
+    expected = torch.tensor([0.0, 0.0, 0.0, bound * 2, -bound * 2, 1.0, torch.nan, torch.inf], dtype=dtype)
+    torch.testing.assert_close(settled(given), expected, rtol=0, atol=0, equal_nan=True)
+    torch.manual_seed(0)
+    hidden = torch.randn(3, 4, dtype=dtype, requires_grad=True)
+    values = token_log_probs(hidden, torch.randn(7, 4, dtype=dtype), torch.tensor([1, 2, 3]))
+    (values * torch.tensor([bound / 2, bound * 1e6, 0.0], dtype=dtype)).sum().backward()
+    assert hidden.grad is not None
+    assert [bool(row.any()) for row in hidden.grad] == [False, True, False]

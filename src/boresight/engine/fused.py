@@ -30,6 +30,7 @@ from boresight.engine.head import (
     bend,
     block_rows,
     product_dtype,
+    settled,
     tiling_of,
     values_and_totals,
 )
@@ -176,7 +177,7 @@ class _Pass:
             if not loss.requires_grad:
                 return torch.zeros_like(values)
             found = torch.autograd.grad(loss, leaf, allow_unused=True)[0]
-        return torch.zeros_like(values) if found is None else found
+        return torch.zeros_like(values) if found is None else settled(found)
 
     def _tile(self, rows: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The group's softmax minus one-hot, times the soft-cap's slope, in the products' dtype; and its log-probs."""
