@@ -13,7 +13,8 @@ import tiny
 from boresight.data.tokens import Tokens
 from boresight.engine.dropout import disable_dropout
 from boresight.engine.padded import inner
-from boresight.engine.seq2seq import Seq2SeqLogProbs, lay, plain_seq2seq_logprobs, seq2seq_logprobs
+from boresight.engine.seq2seq import Seq2SeqLogProbs, plain_seq2seq_logprobs, seq2seq_logprobs
+from boresight.engine.seq2seq_batch import lay
 from boresight.errors import InputError
 from boresight.objectives import LogProbs, PairLogProbs, PairSide, dpo
 from test_engine_padded import assert_same_gradients, gradients
@@ -168,6 +169,24 @@ def test_dpo_over_pairs(family):
         found.append((float(loss.detach()), {n: p.grad.clone() for n, p in m.named_parameters()}))
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
     assert_same_gradients(found[0][1], found[1][1], 1e-5)
+
+
+def test_a_loss_in_parts_is_the_loss_of_its_values():
+    """What `loss.total_loss` asks of the module: the summed losses of parts of the tokens, and the values."""
+    model, untouched = fresh("t5")
+    module = Seq2SeqLogProbs(model)
+    batch = module.arrange(mixed(), PAD)
+    parts = [torch.tensor([0, 3, 4]), torch.tensor([7, 5])]
+    total, values = module(**batch.inputs(), fused=(parts, lambda g, v: (v.square() * (g + 1)).sum()))
+    assert not values.requires_grad
+    truth = plain_seq2seq_logprobs(untouched, mixed(), PAD).values
+    expected = truth[parts[0]].square().sum() + 2 * truth[parts[1]].square().sum()
+    torch.testing.assert_close(total, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(values, truth.detach(), rtol=1e-5, atol=1e-5)
+    total.backward()
+    expected.backward()
+    ours, theirs = ({n: p.grad for n, p in m.named_parameters()} for m in (model, untouched))
+    assert_same_gradients(ours, theirs, 1e-5)
 
 
 def test_the_encoder_sees_each_prompt_once_and_the_head_only_response_positions():

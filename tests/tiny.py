@@ -71,6 +71,7 @@ MORE: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-one-kv": ("LlamaConfig", _ROPE | {"num_key_value_heads": 1, "attention_bias": True}),
     "phi3": ("Phi3Config", _ROPE | {"sliding_window": 4, "resid_pdrop": 0.1, "embd_pdrop": 0.1}),
     "gemma": ("GemmaConfig", _ROPE | {"head_dim": 8}),
+    "gemma2-capped": ("Gemma2Config", _GEMMA | {"initializer_range": 0.3, "attn_logit_softcapping": 0.5}),
     "gemma3-windows": ("Gemma3TextConfig", _GEMMA | {"num_hidden_layers": 3, "layer_types": [
         "sliding_attention", "full_attention", "sliding_attention"], "sliding_window": 3}),
     "qwen2-windows": ("Qwen2Config", _ROPE | {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1}),
