@@ -246,9 +246,9 @@ def test_nan_where_no_row_of_the_sample_looks(base, prefs):
 def test_an_adapter_that_the_policy_ignores(trained_adapter, prefs, monkeypatch):
     forward = TokenLogProbs.forward
 
-    def without(self, *batch):
+    def without(self, *batch, **options):
         with self.model.disable_adapter():
-            return forward(self, *batch)
+            return forward(self, *batch, **options)
 
     monkeypatch.setattr(TokenLogProbs, "forward", without)
     name, words = first_failure(job_of(trained_adapter, prefs, adapter="lora", reference="start"))
@@ -259,9 +259,9 @@ def test_an_adapter_that_the_policy_ignores(trained_adapter, prefs, monkeypatch)
 def test_a_new_adapter_that_is_ignored(base, prefs, monkeypatch):
     forward = TokenLogProbs.forward
 
-    def without(self, *batch):
+    def without(self, *batch, **options):
         with self.model.disable_adapter():
-            return forward(self, *batch)
+            return forward(self, *batch, **options)
 
     monkeypatch.setattr(TokenLogProbs, "forward", without)
     name, words = first_failure(job_of(base, prefs, adapter="lora", lora_rank=2))
@@ -451,9 +451,13 @@ def test_a_reward_model_whose_pad_is_eos(base, prefs):
 def test_values_that_depend_on_the_micro_batch(base, prefs, monkeypatch):
     forward = TokenLogProbs.forward
     monkeypatch.setattr(padded, "choose", lambda model: "padded")
-    monkeypatch.setattr(
-        TokenLogProbs, "forward", lambda self, ids, *rest: forward(self, ids, *rest) * (1 + 0.1 * (len(ids) == 1))
-    )
+
+    def careless(self, ids, *rest, fused=None):
+        if fused is not None:
+            return forward(self, ids, *rest, fused=fused)
+        return forward(self, ids, *rest) * (1 + 0.1 * (len(ids) == 1))
+
+    monkeypatch.setattr(TokenLogProbs, "forward", careless)
     lines = lines_of(job_of(base, prefs))
     assert failing(lines)[0] == "one at a time"
 
@@ -542,8 +546,17 @@ def test_a_gradient_that_is_lost_in_the_head(base, prefs, monkeypatch):
     def half(hidden, *rest, **options):
         return compute(hidden * 0.5 + hidden.detach() * 0.5, *rest, **options)
 
-    compute = padded.token_log_probs
-    monkeypatch.setattr(padded, "token_log_probs", half)
+    compute = padded.fused_loss
+    monkeypatch.setattr(padded, "fused_loss", half)
+    assert first_failure(job_of(base, prefs))[0] == "gradient"
+
+
+def test_a_row_whose_loss_is_lost_on_the_way_through_the_head(base, prefs, monkeypatch):
+    def forgetful(hidden, weight, targets, groups, loss_of, **options):
+        return compute(hidden, weight, targets, groups, lambda g, v: loss_of(g, v) * (g > 0), **options)
+
+    compute = padded.fused_loss
+    monkeypatch.setattr(padded, "fused_loss", forgetful)
     assert first_failure(job_of(base, prefs))[0] == "gradient"
 
 
