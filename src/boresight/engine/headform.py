@@ -126,7 +126,7 @@ def _measure(model: nn.Module) -> HeadForm:
     if logits.shape != ramp.shape:
         return own("its logits do not have the shape of its head's output")
     for scale, cap in _candidates(base.config):
-        expected = bend(ramp.to(torch.float64), scale, cap)
+        expected = bend(ramp.double().clone(), scale, cap)
         if _close(logits, expected):
             return HeadForm(own=False, vocabulary=logits.shape[-1], scale=scale, cap=cap)
     return own("what it does to its logits after the head is neither a scale nor a soft-cap of its configuration")

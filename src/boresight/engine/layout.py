@@ -42,13 +42,14 @@ class PackedBatch:
     """`count` sequences in one row of `N` tokens; `tokens` response tokens in all.
 
     input_ids, position_ids: (1, N) int64. predictor: (tokens,) int64, the place in the row whose output predicts each
-    response token. targets: (tokens,) int64. owner: (tokens,) int64, the sequence each belongs to, ascending.
-    groups: how the row is laid out.
+    response token; needed: those places, each once, ascending. targets: (tokens,) int64. owner: (tokens,) int64, the
+    sequence each belongs to, ascending. groups: how the row is laid out.
     """
 
     input_ids: Tensor
     position_ids: Tensor
     predictor: Tensor
+    needed: Tensor
     targets: Tensor
     owner: Tensor
     count: int
@@ -95,10 +96,12 @@ def pack(sequences: Sequence[Tokens], *, share: bool = True, whole: bool = False
         start = begin
     row = np.concatenate([np.zeros(0, np.int32), *ids]).astype(np.int64)
     targets = [s.ids[p - whole] for s, p in zip(sequences, places, strict=True)]
+    predictor = np.concatenate([np.zeros(0, np.int64), *predictors])
     return PackedBatch(
         input_ids=torch.from_numpy(row).unsqueeze(0),
         position_ids=torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *positions])).unsqueeze(0),
-        predictor=torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *predictors])),
+        predictor=torch.from_numpy(predictor),
+        needed=torch.from_numpy(np.unique(predictor)),
         targets=torch.from_numpy(np.concatenate([np.zeros(0, np.int32), *targets]).astype(np.int64)),
         owner=torch.from_numpy(np.repeat(np.arange(len(sequences)), [p.size for p in places])),
         count=len(sequences),

@@ -50,7 +50,7 @@ def total_loss(
         return total, LogProbs(values, batch.owner, batch.count)
     row = pack(sequences, share=layout == "shared").to(device)
     total, values = module(
-        row.input_ids, None, row.predictor, row.targets, row.position_ids, row.groups, fused=(indices, loss)
+        row.input_ids, None, row.predictor, row.targets, row.position_ids, row.groups, row.needed, fused=(indices, loss)
     )
     return total, LogProbs(values, row.owner, row.count)
 

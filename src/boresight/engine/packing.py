@@ -45,7 +45,7 @@ def choose(model: nn.Module) -> Layout:
         with evaluating(model), torch.no_grad():
             reason = _try(model)
     except CannotPack as error:
-        reason = str(error)
+        reason = error.what
     except (RuntimeError, TypeError, ValueError, KeyError, IndexError, AttributeError, NotImplementedError) as error:
         reason = f"it does not take a packed row ({type(error).__name__}: {str(error).splitlines()[0][:120]})"
     if not reason:

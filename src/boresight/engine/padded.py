@@ -20,6 +20,7 @@ from boresight.engine.headform import HeadForm, bare, called_once, is_plain, is_
 from boresight.engine.layout import Group, by_prompt, pack, packed_length
 from boresight.engine.packing import Layout, choose
 from boresight.engine.segments import Laid
+from boresight.engine.trim import trimmable, trimmed
 from boresight.objectives import LogProbs
 
 BUDGET = 8192
@@ -43,9 +44,11 @@ class TokenLogProbs(nn.Module):
         self._form: HeadForm | None = None
         self._layout: Layout | None = None
         self._wanted = layout
+        self._trim: list[nn.Module | None] | None = None  # in a list, so that it is no submodule
         # On the meta device (weights that arrive later) the model is looked at on first use.
         if not any(p.is_meta for p in model.parameters()):
             self._form, self._layout = self.form, self.layout
+            _ = self.trim
 
     @property
     def form(self) -> HeadForm:
@@ -66,6 +69,13 @@ class TokenLogProbs(nn.Module):
     def layout(self, layout: Layout) -> None:
         self._layout = layout
 
+    @property
+    def trim(self) -> nn.Module | None:
+        """The part of the last layer that is computed only where something is predicted."""
+        if self._trim is None:
+            self._trim = [trimmable(self.model) if self.layout != "padded" else None]
+        return self._trim[0]
+
     def forward(
         self,
         input_ids: Tensor,
@@ -74,26 +84,25 @@ class TokenLogProbs(nn.Module):
         targets: Tensor,
         position_ids: Tensor | None = None,
         groups: Sequence[Group] | None = None,
+        needed: Tensor | None = None,
         fused: tuple[Sequence[Tensor], LossOf] | None = None,
     ) -> Any:
         """Log-probs of `targets`, (tokens,), in nats, fp32 (fp64 for a model in fp64).
 
         input_ids, attention_mask: (n, L), padded on the right; or, with `groups`, one packed row (1, N) with its
-        position_ids and no mask. predictor: (tokens,) flat index into (n * L) of the position that predicts each
-        target. Without any response token the result is empty, but still tied to every parameter, so that a process
-        without work takes part in the backward pass.
+        position_ids, no mask, and the places that are needed of it. predictor: (tokens,) flat index into (n * L) of
+        the position that predicts each target. Without any response token the result is empty, but still tied to every
+        parameter, so that a process without work takes part in the backward pass.
         fused: parts of the tokens and the loss of each, as in `fused_loss`; the result is then the sum of the losses
         and the log-probs without gradient, by `fused_loss` where the head allows it.
         """
         if fused is not None:
-            return self._fused(input_ids, attention_mask, predictor, targets, position_ids, groups, *fused)
+            return self._fused(input_ids, attention_mask, predictor, targets, position_ids, groups, needed, *fused)
         form, options = self.form, inputs(input_ids, attention_mask, position_ids, groups)
         if form.own:
             return self._own(options, predictor, targets)
-        base = bare(self.model)
-        hidden = base.base_model(**options)[0]
-        hidden = hidden.flatten(0, 1)[predictor]
-        head: Any = base.get_output_embeddings()
+        hidden = self._hidden(options, predictor, needed)
+        head: Any = bare(self.model).get_output_embeddings()
         plain = is_plain(head)
 
         def compute(forward: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
@@ -112,20 +121,32 @@ class TokenLogProbs(nn.Module):
         targets: Tensor,
         position_ids: Tensor | None,
         groups: Sequence[Group] | None,
+        needed: Tensor | None,
         parts: Sequence[Tensor],
         loss_of: LossOf,
     ) -> tuple[Tensor, Tensor]:
-        form, base = self.form, bare(self.model)
-        head: Any = base.get_output_embeddings()
+        form, head = self.form, bare(self.model).get_output_embeddings()
         if form.own or is_sharded(head) or not is_plain(head) or not targets.numel():
-            values = TokenLogProbs.forward(self, input_ids, attention_mask, predictor, targets, position_ids, groups)
+            row = (position_ids, groups, needed)
+            values = TokenLogProbs.forward(self, input_ids, attention_mask, predictor, targets, *row)
             losses = [loss_of(g, values[part]) for g, part in enumerate(parts)]
             # Tied to the values, so that a process without work takes part in the backward pass.
             return torch.stack([values.sum() * 0.0, *losses]).sum(), values.detach()
-        hidden = base.base_model(**inputs(input_ids, attention_mask, position_ids, groups))[0]
-        hidden = hidden.flatten(0, 1)[predictor]
+        hidden = self._hidden(inputs(input_ids, attention_mask, position_ids, groups), predictor, needed)
         shape: dict[str, Any] = {"bias": head.bias, "scale": form.scale, "cap": form.cap}
         return fused_loss(hidden, head.weight, targets, parts, loss_of, **shape)
+
+    def _hidden(self, options: dict[str, Any], predictor: Tensor, needed: Tensor | None) -> Tensor:
+        """The last hidden states at `predictor`, (tokens, width)."""
+        base = bare(self.model)
+        again = self.training and getattr(base, "is_gradient_checkpointing", False)
+        whole = needed is None or not needed.numel() or again or self.layout == "padded"
+        with trimmed(None if whole else self.trim, needed):
+            hidden: Tensor = base.base_model(**options)[0]
+        laid: Laid | None = getattr(options["attention_mask"], "laid", None)
+        if laid is not None:
+            laid.check(int(base.config.get_text_config().num_hidden_layers))
+        return hidden.flatten(0, 1)[predictor]
 
     def _own(self, options: dict[str, Any], predictor: Tensor, targets: Tensor) -> Tensor:
         """By the model's own logits, at the columns where any sequence of the batch predicts a response token."""
@@ -176,7 +197,7 @@ def logprobs(
         values = module(padded.input_ids, padded.attention_mask, padded.predictor, padded.targets)
         return LogProbs(values, padded.owner, padded.count)
     row = pack(sequences, share=layout == "shared").to(device)
-    values = module(row.input_ids, None, row.predictor, row.targets, row.position_ids, row.groups)
+    values = module(row.input_ids, None, row.predictor, row.targets, row.position_ids, row.groups, row.needed)
     return LogProbs(values, row.owner, row.count)
 
 
@@ -221,16 +242,26 @@ def together(module: nn.Module, batches: Iterable[list[int]]) -> Iterator[list[i
     yield from ([] for _ in range(most - len(made)))
 
 
+def _pieces(sequences: Sequence[Tokens], group: Sequence[int], budget: int) -> Iterator[tuple[int, list[int]]]:
+    """Sequences behind one prompt in rows of at most `budget` tokens, longest first; each with its tokens."""
+    piece: list[int] = []
+    cost = 0
+    for i in sorted(group, key=lambda i: -len(sequences[i])):
+        more = packed_length([sequences[j] for j in (*piece, i)])
+        if piece and more > budget:
+            yield cost, piece
+            piece, more = [], packed_length([sequences[i]])
+        piece, cost = [*piece, i], more
+    yield cost, piece
+
+
 def portions(sequences: Sequence[Tokens], budget: int, layout: Layout = "shared") -> Iterator[list[int]]:
     """The places of `sequences` in batches of at most `budget` tokens (one sequence at the least), longest first.
 
     The tokens of a batch are those of its packed row, or, where it is padded, its sequences times the longest.
     """
     members = by_prompt(sequences) if layout == "shared" else [[i] for i in range(len(sequences))]
-    pieces: list[tuple[int, list[int]]] = []
-    for group in members:
-        cost = packed_length([sequences[i] for i in group])
-        pieces += [(cost, group)] if cost <= budget else [(len(sequences[i]), [i]) for i in group]
+    pieces = [piece for group in members for piece in _pieces(sequences, group, budget)]
     batch: list[int] = []
     total = longest = 0
     for cost, group in sorted(pieces, key=lambda piece: -piece[0]):

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from boresight.engine.layout import Group
+from boresight.errors import RunError
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -35,8 +36,11 @@ _HARMLESS = {"position_ids", "cache_position"}
 """Tensors given to attention functions that change nothing in what is computed."""
 
 
-class CannotPack(Exception):
-    """A layer whose attention is not of the kind that can be computed by segments; the message says why."""
+class CannotPack(RunError):
+    """A layer whose attention is not of the kind that can be computed by segments."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what, mend="report it with the model's config.json")
 
 
 class Blocks:
@@ -226,6 +230,11 @@ class Laid:
         self.longest = max((g.common + max(g.branches, default=0) for g in self.groups), default=0)
         self.windows: list[int | None] = []
         """The sliding window of each layer that was called, in order."""
+
+    def check(self, layers: int) -> None:
+        """Raise CannotPack if fewer than `layers` layers have attended by this layout since it was made."""
+        if len(self.windows) < layers:
+            raise CannotPack(f"the layout reached {len(self.windows)} of {layers} attention layers")
 
     def mask(self, device: torch.device) -> Tensor:
         """What is given to the model as its attention mask: (1, 1, 1, 1) bool, with this object on it."""
