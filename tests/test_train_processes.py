@@ -344,3 +344,41 @@ def test_placement_and_global_counts_under_two_real_processes(place):
         assert said[rank]["fp64"] == pytest.approx(1 + 2e-12, abs=1e-15)
     assert said[0]["together"] == "process 1 stopped"
     assert said[1]["together"] == "planted"
+
+
+LATE = """
+import os, sys
+import torch
+import boresight.training.step as step
+from boresight.training import job
+
+job.lazily = lambda optimizer, device: True  # as on a GPU
+real, seen = step.weighted_loss, 0
+
+def loss(job, micro, kl):
+    global seen
+    loss, values, live = real(job, micro, kl)
+    seen += torch.is_grad_enabled()
+    if os.environ["RANK"] == "1" and seen == 3 and torch.is_grad_enabled():
+        values["loss"] = (values["loss"][0] * torch.nan, values["loss"][1])
+        loss = loss * torch.nan
+    return loss, values, live
+
+step.weighted_loss = loss
+from boresight.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("split", ["false", "true"])
+def test_what_is_not_finite_on_one_process_is_found_late_on_both(place, split):
+    """The optimizer of both leaves the step out, both stop, and the process it came from names its rows."""
+    (place / "late.py").write_text(LATE)
+    out = f"late-{split}"
+    done = call(place, [*TORCHRUN, "late.py"], "train", *options(method="dpo", out=out, shard=split, proof="off"))
+    assert done.returncode != 0
+    assert "step 1: the loss is not finite" in done.stderr  # two micro-batches a step: the third is of the second step
+    assert (place / out / "offending-rows-step-1-process-1.jsonl").exists()
+    assert not (place / out / "model").exists()
+    for file in (place / out).glob("checkpoints/*/model.safetensors"):
+        assert all(torch.isfinite(t).all() for t in load_file(file).values())

@@ -28,7 +28,7 @@ def train(
 ) -> None:
     """Train a model by any method and leave it in OUT/model, loadable by plain transformers or peft.
 
-    Options are key=value words: max_steps, epochs, batch (over all devices), micro_batch, lr, seed, dtype, adapter
+    Options are key=value words: max_steps, epochs, batch (over all devices), micro_tokens, lr, seed, dtype, adapter
     (lora), eval_every, save_every and more, and the method's own, such as beta. Every value that is used is printed
     at the start, with where it comes from. Then the run proves itself on a few of your rows, in seconds: a line that
     fails stops it (exit code 1) with the cause and the mend. max_steps=0 is this proof alone; proof=off leaves it out.
