@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +34,10 @@ class PaddedBatch:
         """The same batch on another device."""
         moved = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "count"}
         return replace(self, **{name: tensor.to(device, non_blocking=True) for name, tensor in moved.items()})
+
+    def inputs(self) -> dict[str, Any]:
+        """What `TokenLogProbs.forward` is called with."""
+        return {name: getattr(self, name) for name in ("input_ids", "attention_mask", "predictor", "targets")}
 
 
 def pad(sequences: Sequence[Tokens], pad_id: int) -> PaddedBatch:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -59,6 +59,11 @@ class PackedBatch:
         """The same batch on another device."""
         moved = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("count", "groups")}
         return replace(self, **{name: tensor.to(device, non_blocking=True) for name, tensor in moved.items()})
+
+    def inputs(self) -> dict[str, Any]:
+        """What `TokenLogProbs.forward` is called with."""
+        names = ("input_ids", "predictor", "targets", "position_ids", "groups", "needed")
+        return {"attention_mask": None} | {name: getattr(self, name) for name in names}
 
 
 def pack(sequences: Sequence[Tokens], *, share: bool = True, whole: bool = False) -> PackedBatch:

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from boresight.data.tokens import Tokens
-from boresight.engine.batch import pad
-from boresight.engine.layout import pack
 from boresight.engine.padded import inner
 from boresight.objectives import LogProbs
 
@@ -41,18 +39,9 @@ def total_loss(
     def loss(g: int, values: Tensor) -> Tensor:
         return loss_of(g, LogProbs(values, owners[g], len(parts[g])))
 
-    layout = inner(module).layout
-    if layout == "padded":
-        batch = pad(sequences, pad_id).to(device)
-        total, values = module(
-            batch.input_ids, batch.attention_mask, batch.predictor, batch.targets, fused=(indices, loss)
-        )
-        return total, LogProbs(values, batch.owner, batch.count)
-    row = pack(sequences, share=layout == "shared").to(device)
-    total, values = module(
-        row.input_ids, None, row.predictor, row.targets, row.position_ids, row.groups, row.needed, fused=(indices, loss)
-    )
-    return total, LogProbs(values, row.owner, row.count)
+    batch = inner(module).arrange(sequences, pad_id).to(device)
+    total, values = module(**batch.inputs(), fused=(indices, loss))
+    return total, LogProbs(values, batch.owner, batch.count)
 
 
 def picked(values: LogProbs, parts: Sequence[Sequence[int]], sequences: Sequence[Tokens]) -> list[LogProbs]:

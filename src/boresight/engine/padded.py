@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -25,6 +25,24 @@ from boresight.objectives import LogProbs
 
 BUDGET = 8192
 """Tokens that go through a model at once where nothing else is said."""
+
+
+class Arranged(Protocol):
+    """A batch of sequences: what `forward` is called with, and which of them each of its values belongs to."""
+
+    @property
+    def owner(self) -> Tensor:
+        """The sequence of each value, (tokens,)."""
+
+    @property
+    def count(self) -> int:
+        """How many sequences."""
+
+    def to(self, device: torch.device | str) -> Arranged:
+        """The same on another device."""
+
+    def inputs(self) -> dict[str, Any]:
+        """The arguments of `forward`."""
 
 
 class TokenLogProbs(nn.Module):
@@ -68,6 +86,12 @@ class TokenLogProbs(nn.Module):
     @layout.setter
     def layout(self, layout: Layout) -> None:
         self._layout = layout
+
+    def arrange(self, sequences: Sequence[Tokens], pad_id: int) -> Arranged:
+        """The sequences as one batch for `forward`, laid out as `layout` says."""
+        if self.layout == "padded":
+            return pad(sequences, pad_id)
+        return pack(sequences, share=self.layout == "shared")
 
     @property
     def trim(self) -> nn.Module | None:
@@ -191,14 +215,8 @@ def logprobs(
     module: a `TokenLogProbs`, wrapped or not; its `layout` says whether they are packed behind shared prompts, packed,
     or padded with `pad_id`. device: where it wants its input; by default where its weights are.
     """
-    device, layout = device or _device(module), inner(module).layout
-    if layout == "padded":
-        padded = pad(sequences, pad_id).to(device)
-        values = module(padded.input_ids, padded.attention_mask, padded.predictor, padded.targets)
-        return LogProbs(values, padded.owner, padded.count)
-    row = pack(sequences, share=layout == "shared").to(device)
-    values = module(row.input_ids, None, row.predictor, row.targets, row.position_ids, row.groups, row.needed)
-    return LogProbs(values, row.owner, row.count)
+    batch = inner(module).arrange(sequences, pad_id).to(device or _device(module))
+    return LogProbs(module(**batch.inputs()), batch.owner, batch.count)
 
 
 def token_values(
