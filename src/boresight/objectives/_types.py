@@ -77,7 +77,8 @@ class LogProbs:
 
     def lengths(self) -> Tensor:
         """Number of tokens of each response, shape (responses,), int64."""
-        return torch.bincount(self.owner, minlength=self.count)
+        # Not bincount, which waits for a GPU.
+        return self.owner.new_zeros(self.count).index_add(0, self.owner, torch.ones_like(self.owner))
 
     def sum(self) -> Tensor:
         """Log-prob of each response: its tokens' log-probs summed, shape (responses,)."""

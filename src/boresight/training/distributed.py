@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from boresight.data.tokens import Tokens
 from boresight.engine.headform import bare
+from boresight.engine.layout import by_prompt, packed_length
 from boresight.errors import InputError, RunError
 from boresight.training.recipe import Recipe
 
@@ -246,19 +247,19 @@ def like(value: Tensor, parameter: Tensor) -> Tensor:
 def spread(accelerator: Any, compute: Callable[[list[Tokens]], Values]) -> Callable[[list[Tokens]], Values]:
     """`compute`, its sequences dealt out to the processes; every process gets all values, and has to ask for the same.
 
-    All processes are given equally many sequences of like lengths, as gathering the parts of a split model needs.
+    Responses to one prompt go to one process, which computes the prompt once; those with the most tokens are dealt
+    first. A split model is called equally often by all processes (`engine.padded.together`).
     """
     count, mine = accelerator.num_processes, accelerator.process_index
     if count == 1:
         return compute
 
     def dealt(sequences: list[Tokens]) -> Values:
-        order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
-        places = order[mine::count]
-        filled = places + order[: -(-len(order) // count) - len(places)]
-        values = compute([sequences[i] for i in filled])
+        groups = sorted(by_prompt(sequences), key=lambda g: -packed_length([sequences[i] for i in g]))
+        places = [i for group in groups[mine::count] for i in group]
+        values = compute([sequences[i] for i in places])
         found: dict[int, NDArray[np.float32]] = {}
-        for part in exchange(accelerator, dict(zip(places, values, strict=False))):
+        for part in exchange(accelerator, dict(zip(places, values, strict=True))):
             found |= part
         return [found[i] for i in range(len(sequences))]
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from boresight.data.tokens import Tokens
 from boresight.engine.head import TILE
 from boresight.engine.headform import bare
+from boresight.engine.loss import AT_ONCE, LOGITS
 from boresight.engine.padded import logprobs
 from boresight.engine.scores import scores as sequence_scores
 from boresight.errors import InputError, RunError
@@ -179,7 +180,7 @@ def estimate(
         Part("gradients", gradients // parts, _count(trained) + " trained"),
         Part("optimizer", state // parts, "two moments of each (AdamW)"),
         Part("activations", kept, how),
-        Part("head", head, "tiles of logits, never all of them; the head's own gradient"),
+        Part("head", head, "logits of a few rows at a time; the head's own gradient"),
     ]
     if largest:
         uses.append(Part("gathered", 2 * largest, "the largest layer, and the one after it, whole"))
@@ -204,7 +205,7 @@ def show(plan: Estimate, reporter: Reporter) -> None:
 def hand_back() -> bool:
     """Have the C library give freed memory of 1 MiB and more back to the system at once; False where it cannot be told.
 
-    glibc by itself keeps up to twice or three times what is in use (measured: docs/scale.md), because it learns to
+    glibc by itself keeps up to twice what is in use (measured: docs/scale.md), because it learns to
     serve large tensors from a heap that breaks into pieces. Results stay as they are, to the bit; the system is busier.
     """
     import ctypes
@@ -281,8 +282,10 @@ def _head(model: Any, tokens: int) -> int:
     if weight is None:
         return 3 * TILE * 4
     vocabulary, width = weight.shape
-    tile = min(TILE, tokens * vocabulary)
-    return int(3 * tile * 4 + tokens * width * 4 + (_bytes([weight]) if weight.requires_grad else 0))
+    # The logits of the rows that are at once in the head, and the tiles they are worked on in.
+    held = vocabulary * min(tokens, AT_ONCE, max(1, LOGITS // vocabulary))
+    tiles = 2 * min(TILE, tokens * vocabulary)
+    return int((held + tiles + tokens * width) * 4 + (_bytes([weight]) if weight.requires_grad else 0))
 
 
 def _resident() -> int:
