@@ -163,7 +163,7 @@ class TokenLogProbs(nn.Module):
     def _hidden(self, options: dict[str, Any], predictor: Tensor, needed: Tensor | None) -> Tensor:
         """The last hidden states at `predictor`, (tokens, width)."""
         base = bare(self.model)
-        again = self.training and getattr(base, "is_gradient_checkpointing", False)
+        again = self.training and any(getattr(m, "gradient_checkpointing", False) for m in base.modules())
         whole = needed is None or not needed.numel() or again or self.layout == "padded"
         with trimmed(None if whole else self.trim, needed):
             hidden: Tensor = base.base_model(**options)[0]

@@ -34,10 +34,14 @@ class Loaded:
 
 def hush_transformers() -> None:
     """Switch transformers' progress bars and reports off; ours say what matters."""
+    import warnings
+
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+    # peft asks transformers by a name that is on its way out; nobody here can do anything about it.
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 
 
 def adapter_base(name: str) -> str | None:
