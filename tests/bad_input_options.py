@@ -168,6 +168,27 @@ def _(here: Here) -> Case:
     return Case(["train", str(run / "recipe.yaml"), "--resume", "--out", str(run), "beta=3"], ("beta=0.1, not 3",))
 
 
+@case("an evaluation of a run whose run.json is broken")
+def _(here: Here) -> Case:
+    run = here.copy("run", here.run)
+    (run / "run.json").write_text('{"state"')
+    return Case(["evaluate", str(run), "--data", str(here.good())], ("run.json", "model/ folder"))
+
+
+plain_case(
+    "scores under no model",
+    lambda h: ["score", str(h.good()), "--model", str(h.folder / "no")],
+    "/no",
+    "save_pretrained",
+)
+plain_case("scores of nothing", lambda h: ["score", str(h.folder / "no"), "--model", str(h.model)], "/no")
+plain_case(
+    "scores over something else",
+    lambda h: ["score", str(h.good()), "--model", str(h.model), "--out", str(h.file("thesis.jsonl", "x"))],
+    "thesis.jsonl",
+)
+
+
 @case("a run whose run.json is broken")
 def _(here: Here) -> Case:
     run = here.copy("run", here.run)

@@ -72,14 +72,14 @@ def evaluate(
     from boresight.data.views import pairs
 
     reporter = Reporter(quiet=quiet)
-    facts = _facts(Path(model))
+    facts = run_facts(Path(model))
     values = facts.get("recipe", {})
     policy = str(Path(model) / "model") if facts else str(model)
     data = data or values.get("eval_data")
     if data is None:
         raise InputError("nothing to evaluate on", mend="give --data FILE")
     if reference is None and facts:
-        reference = _reference_of(values)
+        reference = reference_of(values)
     options = {
         "template": values.get("template", template),
         "max_length": max_length or values.get("max_length"),
@@ -146,11 +146,20 @@ def _baselines(train_data: str, test: Any, values: dict[str, Any], reporter: Rep
     return [Measure("TF-IDF + BT", figure, "baseline: Bradley-Terry on TF-IDF features, fitted on the training pairs")]
 
 
-def _facts(folder: Path) -> dict[str, Any]:
+def run_facts(folder: Path) -> dict[str, Any]:
+    """What `run.json` says of the run in the folder; empty for what is no run.
+
+    Raises InputError if it is damaged, or the run is not finished.
+    """
     path = folder / "run.json"
     if not path.exists():
         return {}
-    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}", mend="name its model/ folder") from None
+    if not isinstance(facts, dict) or not isinstance(facts.get("recipe", {}), dict):
+        raise InputError(f"{path} is not what a run writes", mend="name its model/ folder")
     if not (folder / "model").is_dir():
         raise InputError(
             f"the run in {folder} is not finished", mend="go on with it: boresight train --resume --out ..."
@@ -158,7 +167,7 @@ def _facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def _reference_of(values: dict[str, Any]) -> str:
+def reference_of(values: dict[str, Any]) -> str:
     """The model that a run's policy is compared with: its reference, or where it started."""
     from boresight.training.load import adapter_base
 

@@ -22,7 +22,7 @@ from boresight.engine.scores import ResponseScores, score_values
 from boresight.engine.store import ReferenceStore
 from boresight.errors import InputError
 from boresight.training.compute import is_reward_model
-from boresight.training.evaluate import _facts
+from boresight.training.evaluate import run_facts
 from boresight.training.load import Loaded, _load_adapter, load
 
 Values = NDArray[np.float32]
@@ -46,17 +46,6 @@ class Model:
         limits = [getattr(self.loaded.model.config, "max_position_embeddings", None)]
         limits.append(self.loaded.tokenizer.model_max_length)
         return min((int(x) for x in limits if x and x < 10**9), default=None)
-
-
-def run_facts(folder: Path) -> dict[str, Any]:
-    """What `run.json` says of the run in the folder; empty for what is no run. Raises InputError if it is damaged."""
-    try:
-        facts = _facts(folder)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder / 'run.json'} cannot be read: {error}", mend="name its model/ folder") from None
-    if not isinstance(facts, dict) or not isinstance(facts.get("recipe", {}), dict):
-        raise InputError(f"{folder / 'run.json'} is not what a run writes", mend="name its model/ folder")
-    return facts
 
 
 def load_model(name: str, *, adapter: str | Path | None = None, dtype: torch.dtype) -> Model:

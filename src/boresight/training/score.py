@@ -19,8 +19,8 @@ from boresight.data.rowreport import RowsReport
 from boresight.engine.padded import BUDGET
 from boresight.errors import InputError, nearest
 from boresight.training.compute import Measure
-from boresight.training.evaluate import _reference_of
-from boresight.training.judge import Judge, Progress, Values, against, load_model, run_facts
+from boresight.training.evaluate import reference_of, run_facts
+from boresight.training.judge import Judge, Progress, Values, against, load_model
 from boresight.training.reporter import Reporter
 from boresight.training.scorefile import ScoreFile
 from boresight.training.scoresummary import Summary
@@ -120,7 +120,7 @@ def score(
             reporter.note(line, style="dim")
     policy = load_model(str(model), adapter=adapter, dtype=DTYPES[dtype])
     kind = "score" if policy.reward else "log-prob"
-    wanted = str(reference) if reference is not None else _reference_of(recipe) if facts and not policy.reward else None
+    wanted = str(reference) if reference is not None else reference_of(recipe) if facts and not policy.reward else None
     wanted = None if wanted == "none" else wanted
     _fit(policy.reward, str(model), reference if wanted else None, beta, per_token, wanted is not None)
     folder = Path(store) if store is not None else cache_root() / "reference"
