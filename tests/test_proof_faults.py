@@ -452,10 +452,11 @@ def test_values_that_depend_on_the_micro_batch(base, prefs, monkeypatch):
     forward = TokenLogProbs.forward
     monkeypatch.setattr(padded, "choose", lambda model: "padded")
 
-    def careless(self, ids, *rest, fused=None):
+    def careless(self, *batch, fused=None, **named):
         if fused is not None:
-            return forward(self, ids, *rest, fused=fused)
-        return forward(self, ids, *rest) * (1 + 0.1 * (len(ids) == 1))
+            return forward(self, *batch, fused=fused, **named)
+        ids = batch[0] if batch else named["input_ids"]
+        return forward(self, *batch, **named) * (1 + 0.1 * (len(ids) == 1))
 
     monkeypatch.setattr(TokenLogProbs, "forward", careless)
     lines = lines_of(job_of(base, prefs))
