@@ -22,10 +22,10 @@ demo: $(VENV)/.installed ## align a tiny model three ways and compare them (unde
 	$(BIN)/boresight demo
 
 test: $(VENV)/.installed-dev ## the tests, without those that take minutes
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow"
 
 test-all: $(VENV)/.installed-dev ## every test
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 lint: $(VENV)/.installed-dev ## style of the code
 	$(BIN)/ruff check .

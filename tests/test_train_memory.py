@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 import killing
 from boresight.errors import InputError, RunError
 from boresight.training import memory
+from boresight.training.reporter import Reporter
 from test_train import base, go, lines, prefs, weights  # noqa: F401  (fixtures)
 
 
@@ -225,3 +226,25 @@ def test_memory_that_really_runs_out(tmp_path):
 def test_bytes_for_people():
     assert memory.size(3 << 30) == "3.0 GiB"
     assert memory.size(5 << 20) == "5 MiB"
+
+
+@pytest.mark.parametrize(("have", "asked"), [(100, "hold_on"), (399, "hand_back"), (400, "hold_on")])
+def test_what_is_freed_is_kept_where_there_is_room_and_handed_back_where_there_is_not(have, asked, monkeypatch):
+    called = []
+    for name in ("hold_on", "hand_back"):
+        monkeypatch.setattr(memory, name, lambda name=name: called.append(name))
+    total = 25 if have == 100 else 100
+    plan = memory.Estimate([memory.Part("all", total, "")], have, memory.RAM)
+    memory.show(plan, Reporter(quiet=True))
+    assert called == [asked]
+
+
+def test_what_the_environment_says_of_the_allocator_stays(monkeypatch):
+    told = []
+    monkeypatch.setattr(memory, "_mallopt", lambda settings: not told.append(settings))
+    for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"):
+        monkeypatch.delenv(name, raising=False)
+    assert memory.hold_on()
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
+    assert not memory.hold_on()
+    assert len(told) == 1

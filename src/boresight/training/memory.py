@@ -7,6 +7,7 @@ largest micro-batch of the data. So it holds for any architecture, attention ker
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ ADVICE = "lower micro_tokens (the result stays the same), gradient_checkpointing
 GIB = 1 << 30
 RAM = "of RAM"
 ROOM = 4
-"""With this many times the estimate the C library may keep what is freed, which is faster."""
+"""With this many times the estimate the C library keeps what is freed, which is faster."""
 
 
 @dataclass(frozen=True)
@@ -192,8 +193,8 @@ def estimate(
 def show(plan: Estimate, reporter: Reporter) -> None:
     """Print the table, and what to expect where it does not fit."""
     reporter.table("memory", ("use", "estimate", "of what"), plan.rows())
-    if plan.where == RAM and plan.total * ROOM > plan.have:
-        hand_back()
+    if plan.where == RAM:
+        _ = hand_back() if plan.total * ROOM > plan.have else hold_on()
     if plan.total > plan.have:
         reporter.note(
             f"memory: {size(plan.total)} are more than there are ({size(plan.have)} {plan.where}); where it runs out, "
@@ -205,13 +206,32 @@ def show(plan: Estimate, reporter: Reporter) -> None:
 def hand_back() -> bool:
     """Have the C library give freed memory of 1 MiB and more back to the system at once; False where it cannot be told.
 
-    glibc by itself keeps up to twice what is in use (measured: docs/scale.md), because it learns to
-    serve large tensors from a heap that breaks into pieces. Results stay as they are, to the bit; the system is busier.
+    glibc by itself keeps up to twice what is in use (measured: docs/scale.md), because it learns to serve large tensors
+    from a heap that breaks into pieces. Results stay as they are, to the bit; the system is busier.
     """
+    return _mallopt({_MMAP_THRESHOLD: 1 << 20})
+
+
+def hold_on() -> bool:
+    """Have the C library keep what is freed for what comes next; False where it cannot be told.
+
+    Tensors of more than 32 MiB otherwise come from the system and go back to it in every step, page by page. What the
+    environment says (MALLOC_MMAP_THRESHOLD_ or GLIBC_TUNABLES) stays.
+    """
+    if any(name in os.environ for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")):
+        return False
+    return _mallopt({_MMAP_THRESHOLD: 1 << 30, _TRIM_THRESHOLD: (1 << 31) - 1, _TOP_PAD: 1 << 26})
+
+
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
+
+
+def _mallopt(settings: dict[int, int]) -> bool:
     import ctypes
 
     try:
-        return bool(ctypes.CDLL("libc.so.6").mallopt(-3, 1 << 20))  # M_MMAP_THRESHOLD
+        library = ctypes.CDLL("libc.so.6")
+        return all(library.mallopt(name, value) for name, value in settings.items())
     except (OSError, AttributeError):
         return False
 
