@@ -11,7 +11,8 @@ import torch
 import tiny
 from boresight.data.tokens import Tokens
 from boresight.engine import TokenLogProbs, plain_logprobs
-from boresight.engine.loss import AT_ONCE, LOGITS, parts_of, total_loss
+from boresight.engine.fused import ROOM
+from boresight.engine.loss import AT_ONCE, parts_of, total_loss
 from boresight.objectives import LogProbs, PairLogProbs, PairSide, dpo
 
 PAD = 0
@@ -115,7 +116,7 @@ def test_parts_hold_every_row_once_and_about_as_many_tokens_as_they_may():
     for a, b in pairwise(parts):
         assert sum(lengths[i] for i in a) + lengths[b[0]] > AT_ONCE
     assert parts_of([], 100) == []
-    assert all(len(part) == 1 for part in parts_of([5, 5, 5], LOGITS))
+    assert all(len(part) == 1 for part in parts_of([5, 5, 5], ROOM))
 
 
 def test_dpo_by_hand_is_the_objective():

@@ -12,8 +12,8 @@ import transformers as tf
 import tiny
 from boresight.data.tokens import Tokens
 from boresight.engine.dropout import disable_dropout
-from boresight.engine.padded import inner
-from boresight.engine.seq2seq import Seq2SeqLogProbs, plain_seq2seq_logprobs, seq2seq_logprobs
+from boresight.engine.padded import inner, logprobs
+from boresight.engine.seq2seq import Seq2SeqLogProbs, plain_seq2seq_logprobs
 from boresight.engine.seq2seq_batch import lay
 from boresight.errors import InputError
 from boresight.objectives import LogProbs, PairLogProbs, PairSide, dpo
@@ -88,7 +88,7 @@ def test_values_and_every_gradient_equal_the_call_with_labels(family, dtype, tol
     model, untouched = (exact_norms(m) for m in fresh(family, dtype))
     module, sequences = Seq2SeqLogProbs(model, tile=200), mixed()
     assert not module.form.own
-    ours, truth = seq2seq_logprobs(module, sequences, PAD), plain_seq2seq_logprobs(untouched, sequences, PAD)
+    ours, truth = logprobs(module, sequences, PAD), plain_seq2seq_logprobs(untouched, sequences, PAD)
     assert ours.values.dtype == dtype
     torch.testing.assert_close(ours.values, truth.values, rtol=tolerance, atol=tolerance)
     assert torch.equal(ours.owner, truth.owner)
@@ -104,7 +104,7 @@ def test_the_mean_is_transformers_loss(family):
     ids = torch.from_numpy(sequence.ids).long()[None]
     with torch.no_grad():
         loss = model(input_ids=ids[:, :9], labels=ids[:, 9:]).loss
-        ours = seq2seq_logprobs(Seq2SeqLogProbs(model), [sequence], PAD).values
+        ours = logprobs(Seq2SeqLogProbs(model), [sequence], PAD).values
     if family == "bart":  # its loss too is of the logits with their bias
         assert model.final_logits_bias.abs().max() > 0.1
     torch.testing.assert_close(-ours.mean(), loss, rtol=1e-5, atol=1e-5)
@@ -121,7 +121,7 @@ def test_bfloat16_is_no_further_from_float32_than_the_model_itself(family, autoc
             model.to(torch.bfloat16)
             untouched.to(torch.bfloat16)
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            ours = seq2seq_logprobs(Seq2SeqLogProbs(model), sequences, PAD).values
+            ours = logprobs(Seq2SeqLogProbs(model), sequences, PAD).values
             half = plain_seq2seq_logprobs(untouched, sequences, PAD).values
     assert ours.dtype == torch.float32
     assert (ours - truth).norm() <= 1.2 * (half - truth).norm()
@@ -133,7 +133,7 @@ def test_lora_the_head_included(family, targets):
     options = {"target_modules": targets, "task_type": "SEQ_2_SEQ_LM"}
     model, untouched = (tiny.lora(m, **options) for m in fresh(family))
     sequences = mixed()
-    ours = seq2seq_logprobs(Seq2SeqLogProbs(model, tile=300), sequences, PAD)
+    ours = logprobs(Seq2SeqLogProbs(model, tile=300), sequences, PAD)
     truth = plain_seq2seq_logprobs(untouched, sequences, PAD)
     torch.testing.assert_close(ours.values, truth.values, rtol=1e-5, atol=1e-5)
     assert_same_gradients(gradients(model, ours.values), gradients(untouched, truth.values), 1e-5)
@@ -147,7 +147,7 @@ def test_gradient_checkpointing_in_training_mode(family):
     disable_dropout(model)
     model.gradient_checkpointing_enable({"use_reentrant": False})
     model.train()
-    ours = gradients(model, seq2seq_logprobs(Seq2SeqLogProbs(model), sequences, PAD).values)
+    ours = gradients(model, logprobs(Seq2SeqLogProbs(model), sequences, PAD).values)
     assert_same_gradients(ours, expected, 1e-5)
 
 
@@ -158,7 +158,7 @@ def test_dpo_over_pairs(family):
     reference = LogProbs.from_sums(torch.linspace(-40, -3, 6))
     found = []
     for m, values in (
-        (model, seq2seq_logprobs(Seq2SeqLogProbs(model), sequences, PAD)),
+        (model, logprobs(Seq2SeqLogProbs(model), sequences, PAD)),
         (untouched, plain_seq2seq_logprobs(untouched, sequences, PAD)),
     ):
         even = torch.arange(0, 6, 2)
@@ -198,7 +198,7 @@ def test_the_encoder_sees_each_prompt_once_and_the_head_only_response_positions(
     logits: list[int] = []
     model.lm_head.register_forward_hook(lambda _, __, out: logits.append(out.numel()))
     with torch.no_grad():
-        seq2seq_logprobs(module, mixed(), PAD)
+        logprobs(module, mixed(), PAD)
     assert seen == [(3, 9)]  # the prompt without a response is not read
     assert logits == [0]
 
@@ -225,7 +225,7 @@ def test_batch_by_hand():
 def test_pad_is_told_by_the_mask_never_by_the_id():
     model, sequences = model_of("bart"), mixed()
     with torch.no_grad():
-        values = [seq2seq_logprobs(Seq2SeqLogProbs(model), sequences, p).values for p in (0, 1, 50)]
+        values = [logprobs(Seq2SeqLogProbs(model), sequences, p).values for p in (0, 1, 50)]
     torch.testing.assert_close(values[0], values[1], rtol=0, atol=0)
     torch.testing.assert_close(values[0], values[2], rtol=0, atol=0)
 
@@ -234,7 +234,7 @@ def test_pad_is_told_by_the_mask_never_by_the_id():
 @pytest.mark.parametrize("sequences", [[], [mixed()[3]]])
 def test_no_response_at_all_still_reaches_every_parameter(family, sequences):
     model = model_of(family)
-    values = seq2seq_logprobs(Seq2SeqLogProbs(model), sequences, PAD)
+    values = logprobs(Seq2SeqLogProbs(model), sequences, PAD)
     assert values.count == len(sequences)
     assert values.values.shape == (0,)
     values.values.sum().backward()
@@ -256,7 +256,7 @@ def test_logits_changed_in_a_way_that_is_not_known_are_the_models_own(caplog):
         module = Seq2SeqLogProbs(model)
     assert module.form.own
     assert len(caplog.records) == 1
-    ours, truth = (f(m, mixed(), PAD) for f, m in ((seq2seq_logprobs, module), (plain_seq2seq_logprobs, untouched)))
+    ours, truth = (f(m, mixed(), PAD) for f, m in ((logprobs, module), (plain_seq2seq_logprobs, untouched)))
     torch.testing.assert_close(ours.values, truth.values, rtol=1e-5, atol=1e-5)
 
 
@@ -273,7 +273,7 @@ def test_a_soft_cap_and_the_head_put_back():
     expected = gradients(model, truth.values)
     module = Seq2SeqLogProbs(model)
     assert (module.form.own, module.form.cap) == (False, 4.0)
-    ours = seq2seq_logprobs(module, mixed(), PAD)
+    ours = logprobs(module, mixed(), PAD)
     torch.testing.assert_close(ours.values, truth.values, rtol=1e-5, atol=1e-5)
     assert_same_gradients(gradients(model, ours.values), expected, 1e-5)
     assert all("forward" not in vars(m) for m in model.modules())
@@ -292,7 +292,7 @@ def test_what_cannot_be_done_is_refused():
         Seq2SeqLogProbs(tf.MBartForConditionalGeneration(tf.MBartConfig(vocab_size=97, **_BART)))
     turns = Tokens(np.arange(3, 9, dtype=np.int32), np.array([0, 1, 0, 0, 1, 1], bool), True)
     with pytest.raises(InputError, match="several spans"):
-        seq2seq_logprobs(module, [turns], PAD)
+        logprobs(module, [turns], PAD)
     model.config.decoder_start_token_id = None
     model.generation_config.decoder_start_token_id = None
     with pytest.raises(InputError, match="decoder_start_token_id"):

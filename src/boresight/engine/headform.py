@@ -68,17 +68,22 @@ def called_once(head: nn.Module, compute: Callable[[Callable[[Tensor], Tensor], 
     return values
 
 
-def recognise(model: nn.Module) -> HeadForm:
-    """The form of `model`'s head. Says in one warning why, if the model's own logits have to be used.
-
-    Raises InputError for adapters that put virtual tokens into the sequence.
-    """
+def refuse_virtual_tokens(model: nn.Module) -> None:
+    """Raise InputError for adapters that put virtual tokens into the sequence."""
     for name, adapter in getattr(model, "peft_config", {}).items():
         if getattr(adapter, "is_prompt_learning", False):
             raise InputError(
                 f"adapter {name!r} is a {adapter.peft_type} adapter, which puts virtual tokens before the prompt",
                 mend="use LoRA or another adapter that lives inside the layers",
             )
+
+
+def recognise(model: nn.Module) -> HeadForm:
+    """The form of `model`'s head. Says in one warning why, if the model's own logits have to be used.
+
+    Raises InputError for adapters that put virtual tokens into the sequence.
+    """
+    refuse_virtual_tokens(model)
     form = _measure(model)
     if form.own:
         log.warning(

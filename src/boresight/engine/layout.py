@@ -31,11 +31,6 @@ class Group(NamedTuple):
     common: int
     branches: tuple[int, ...]
 
-    @property
-    def first(self) -> int:
-        """Tokens that one plain causal attention covers: the common part and the first branch."""
-        return self.common + (self.branches[0] if self.branches else 0)
-
 
 @dataclass(frozen=True)
 class PackedBatch:

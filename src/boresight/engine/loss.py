@@ -9,13 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from boresight.data.tokens import Tokens
+from boresight.engine.fused import ROOM
 from boresight.engine.padded import inner
 from boresight.objectives import LogProbs
 
 AT_ONCE = 512
 """Response tokens of which the logits are held at once, where their vocabulary leaves room for that."""
-LOGITS = 1 << 26
-"""Most logits held at once: 256 MiB in fp32. One row may have more; it goes through the head in tiles."""
 
 
 def total_loss(
@@ -67,7 +66,7 @@ def _places(
 
 def parts_of(lengths: Sequence[int], vocabulary: int) -> list[list[int]]:
     """Rows in parts of about AT_ONCE response tokens, in order. lengths: response tokens of each row, all sides."""
-    most = max(1, min(AT_ONCE, LOGITS // max(1, vocabulary)))
+    most = max(1, min(AT_ONCE, ROOM // max(1, vocabulary)))
     parts: list[list[int]] = []
     held = 0
     for row, length in enumerate(lengths):

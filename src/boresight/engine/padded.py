@@ -153,9 +153,7 @@ class TokenLogProbs(nn.Module):
         if form.own or is_sharded(head) or not is_plain(head) or not targets.numel():
             row = (position_ids, groups, needed)
             values = TokenLogProbs.forward(self, input_ids, attention_mask, predictor, targets, *row)
-            losses = [loss_of(g, values[part]) for g, part in enumerate(parts)]
-            # Tied to the values, so that a process without work takes part in the backward pass.
-            return torch.stack([values.sum() * 0.0, *losses]).sum(), values.detach()
+            return summed(values, parts, loss_of)
         hidden = self._hidden(inputs(input_ids, attention_mask, position_ids, groups), predictor, needed)
         shape: dict[str, Any] = {"bias": head.bias, "scale": form.scale, "cap": form.cap}
         return fused_loss(hidden, head.weight, targets, parts, loss_of, **shape)
@@ -187,6 +185,13 @@ class TokenLogProbs(nn.Module):
 
 def _device(module: nn.Module) -> torch.device:
     return next(module.parameters()).device
+
+
+def summed(values: Tensor, parts: Sequence[Tensor], loss_of: LossOf) -> tuple[Tensor, Tensor]:
+    """What `fused_loss` returns, from log-probs that are there already: the sum of the losses, and the log-probs."""
+    losses = [loss_of(g, values[part]) for g, part in enumerate(parts)]
+    # Tied to the values, so that a process without work takes part in the backward pass.
+    return torch.stack([values.sum() * 0.0, *losses]).sum(), values.detach()
 
 
 def inputs(

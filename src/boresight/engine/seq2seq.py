@@ -19,9 +19,9 @@ from boresight.data.tokens import Tokens
 from boresight.engine.dropout import evaluating
 from boresight.engine.fused import LossOf
 from boresight.engine.head import TILE, accumulation_dtype, bend, module_log_probs, token_log_probs
-from boresight.engine.headform import HeadForm, _candidates, _close, bare, is_plain
+from boresight.engine.headform import HeadForm, _candidates, _close, bare, is_plain, refuse_virtual_tokens
 from boresight.engine.packing import Layout
-from boresight.engine.padded import TokenLogProbs
+from boresight.engine.padded import TokenLogProbs, summed
 from boresight.engine.seq2seq_batch import Seq2SeqBatch, lay
 from boresight.errors import InputError
 from boresight.objectives import LogProbs
@@ -43,12 +43,7 @@ class Seq2SeqLogProbs(TokenLogProbs):
                 f"{type(base).__name__} is not a language model with an encoder and a decoder",
                 mend="load it with AutoModelForSeq2SeqLM, or use TokenLogProbs for a decoder-only model",
             )
-        for name, adapter in getattr(model, "peft_config", {}).items():
-            if getattr(adapter, "is_prompt_learning", False):
-                raise InputError(
-                    f"adapter {name!r} is a {adapter.peft_type} adapter, which puts virtual tokens before the prompt",
-                    mend="use LoRA or another adapter that lives inside the layers",
-                )
+        refuse_virtual_tokens(model)
         _start(base)
         super().__init__(model, tile=tile, layout="padded")
 
@@ -92,8 +87,7 @@ class Seq2SeqLogProbs(TokenLogProbs):
         values = self._values(prompt_ids, prompt_mask, source, input_ids, attention_mask, predictor, targets)
         if fused is None:
             return values
-        losses = [fused[1](g, values[part]) for g, part in enumerate(fused[0])]
-        return torch.stack([values.sum() * 0.0, *losses]).sum(), values.detach()
+        return summed(values, *fused)
 
     def _values(
         self,
@@ -156,15 +150,6 @@ def _in_place_of(head: Any, compute: Callable[[Callable[[Tensor], Tensor], Tenso
         del head.forward
         if ours is not None:
             head.forward = ours
-
-
-def seq2seq_logprobs(
-    module: nn.Module, sequences: Sequence[Tokens], pad_id: int, device: torch.device | None = None
-) -> LogProbs:
-    """`padded.logprobs` for a `Seq2SeqLogProbs`, wrapped or not; gradients flow."""
-    part = next(m for m in module.modules() if isinstance(m, Seq2SeqLogProbs))
-    batch = part.arrange(sequences, pad_id).to(device or next(module.parameters()).device)
-    return LogProbs(module(**batch.inputs()), batch.owner, batch.count)
 
 
 def plain_seq2seq_logprobs(model: nn.Module, sequences: Sequence[Tokens], pad_id: int) -> LogProbs:

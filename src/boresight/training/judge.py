@@ -24,6 +24,7 @@ from boresight.errors import InputError
 from boresight.training.compute import is_reward_model
 from boresight.training.evaluate import run_facts
 from boresight.training.load import Loaded, _load_adapter, load
+from boresight.training.material import longest
 
 Values = NDArray[np.float32]
 Progress = Callable[[int], object]
@@ -43,9 +44,7 @@ class Model:
     @property
     def longest(self) -> int | None:
         """Tokens that the model and its tokenizer take at most; None where neither says."""
-        limits = [getattr(self.loaded.model.config, "max_position_embeddings", None)]
-        limits.append(self.loaded.tokenizer.model_max_length)
-        return min((int(x) for x in limits if x and x < 10**9), default=None)
+        return longest(self.loaded)
 
 
 def load_model(name: str, *, adapter: str | Path | None = None, dtype: torch.dtype) -> Model:

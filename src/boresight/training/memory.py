@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from boresight.data.tokens import Tokens
+from boresight.engine.fused import ROOM as LOGITS
 from boresight.engine.head import TILE
 from boresight.engine.headform import bare
-from boresight.engine.loss import AT_ONCE, LOGITS
+from boresight.engine.loss import AT_ONCE
 from boresight.engine.padded import logprobs
 from boresight.engine.scores import scores as sequence_scores
 from boresight.errors import InputError, RunError
