@@ -1,14 +1,40 @@
 """Each objective once more: plain Python over one example, float64, no torch, written from the papers alone.
 
-A function here is found by its objective's id, `-` read as `_`; an objective without one fails the generic tests.
-It takes one example as plain lists of per-token log-probs (or two scores) and the hyperparameters, and returns a float.
+A function here, or in the method's own file of tests/methods, is found by its objective's id, `-` read as `_`; an
+objective without one fails the generic tests. It takes one example as plain lists of per-token log-probs (or two
+scores) and the hyperparameters, and returns a float.
 """
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Known:
+    """What goes with one response beside its log-probs: whatever an objective may need."""
+
+    scores: dict[str, float] = field(default_factory=dict)
+    per_token: dict[str, list[Any]] = field(default_factory=dict)
+    others: list[list[float]] = field(default_factory=list)
+    """Per-token log-probs under further references."""
+    twin: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Around:
+    """What goes with one example: samples of the reference (policy's and reference's log-probs), numbers, a vector."""
+
+    samples: list[tuple[list[float], list[float]]] = field(default_factory=list)
+    statistics: dict[str, float] = field(default_factory=dict)
+    state: dict[str, float] = field(default_factory=dict)
+    progress: float = 0.0
+    embedding: list[float] = field(default_factory=list)
+    heads: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -19,6 +45,9 @@ class Pair:
     rejected: list[float]
     ref_chosen: list[float]
     ref_rejected: list[float]
+    chosen_known: Known = field(default_factory=Known)
+    rejected_known: Known = field(default_factory=Known)
+    around: Around = field(default_factory=Around)
 
 
 @dataclass
@@ -29,6 +58,19 @@ class Single:
     reference: list[float]
     desirable: bool
     mismatched_kl: float
+    known: Known = field(default_factory=Known)
+    around: Around = field(default_factory=Around)
+
+
+@dataclass
+class Listed:
+    """Per-token log-probs of the responses of one list, and their grades."""
+
+    policy: list[list[float]]
+    reference: list[list[float]]
+    grades: list[float]
+    known: list[Known]
+    around: Around = field(default_factory=Around)
 
 
 @dataclass
@@ -39,10 +81,28 @@ class Scores:
     rejected: float
 
 
-def find(id: str) -> Callable[..., float]:
-    found = globals().get(id.replace("-", "_"))
-    assert callable(found), f"objective {id} has no independent rewrite: write `{id.replace('-', '_')}` in oracles.py"
+def find(id: str) -> Callable[..., Any]:
+    """The rewrite of an objective: a function named as it is, here or in its own file, tests/methods/test_NAME.py.
+
+    It takes one example, or the whole batch as a list of them where the loss is made over the batch.
+    """
+    name = id.replace("-", "_").rpartition(".")[2]
+    found = globals().get(name) or getattr(of_method(name), name, None)
+    assert callable(found), f"objective {id} has no independent rewrite: write `{name}` in tests/methods/test_{name}.py"
     return found
+
+
+def of_method(name: str) -> Any:
+    """The test file of a method, None where it has none."""
+    try:
+        return importlib.import_module(f"test_{name}")
+    except ModuleNotFoundError:
+        return None
+
+
+def exempt(id: str) -> dict[str, str]:
+    """The generic checks that do not apply to an objective, each with the reason: EXEMPT in its test file."""
+    return getattr(of_method(id.replace("-", "_").rpartition(".")[2]), "EXEMPT", {})
 
 
 def probability(x: float) -> float:

@@ -8,30 +8,87 @@ if TYPE_CHECKING:
     from boresight.objectives import Objective
 
 
-def tiny_batch(takes: type) -> Any:
-    """Two examples of the kind of batch that an objective takes. Raises LookupError for a kind not known here."""
+def tiny_batch(takes: type, heads: Any = None) -> Any:
+    """Two examples of the kind of batch that an objective takes, with whatever it may need.
+
+    heads: `Objective.heads`, built for hidden states of width 2. Raises LookupError for a kind not known here.
+    """
     import torch
 
-    from boresight.objectives import LogProbs, PairLogProbs, PairScores, PairSide, ResponseLogProbs
+    from boresight.objectives import (
+        Given,
+        ListLogProbs,
+        LogProbs,
+        PairLogProbs,
+        PairScores,
+        PairSide,
+        ResponseLogProbs,
+    )
 
-    def responses(first: list[float], second: list[float]) -> LogProbs:
-        return LogProbs.from_sequences([torch.tensor(first), torch.tensor(second)])
+    def responses(*values: list[float]) -> LogProbs:
+        known = {name: [[0.1] * len(v) for v in values] for name in ("noise", "token_kl", "reference_kl", "entropy")}
+        known |= {"difference": [[True] * len(v) for v in values], "step": [[0] * len(v) for v in values]}
+        known |= {"step_score": [[0.5] * len(v) for v in values]}
+        more = {name: [torch.tensor(v) for v in some] for name, some in known.items()}
+        more |= {name: [torch.full((len(v), 2), 0.5) for v in values] for name in ("hidden", "reference_hidden")}
+        return LogProbs.from_sequences([torch.tensor(v) for v in values], **more)
+
+    def listed(policy: LogProbs, grades: bool, given: Given | None = None) -> ListLogProbs:
+        owner, graded = torch.tensor([0, 0, 1, 1]), torch.tensor([1.0, 0.0, 0.0, 1.0]) if grades else None
+        return ListLogProbs(policy, policy, list_of=owner, count=2, grades=graded, given=given)
 
     a, b = responses([-1.0, -0.5], [-2.0]), responses([-1.2], [-0.7, -1.1, -0.6])
+    four = responses([-1.0, -0.5], [-2.0], [-1.2], [-0.7, -1.1, -0.6])
+    sides: dict[type, tuple[Any, Any]] = {
+        PairLogProbs: (PairSide(a, b), PairSide(b, a)),
+        ResponseLogProbs: (a, a),
+        ListLogProbs: (four, four),
+    }
+    count = 2 if takes is ResponseLogProbs else 4
+    given = Given(
+        scores=_Anything(torch.arange(count, 0, -1) / 4),
+        others=sides.get(takes, ()),
+        twin=sides.get(takes, (None,))[0],
+        samples=listed(four, grades=False),
+        statistics=_Anything(torch.tensor(1.0)),
+        state=_Anything(torch.tensor(0.5, dtype=torch.float64)),
+        progress=0.5,
+        embedding=torch.eye(2),
+        heads=dict(heads(2)) if heads is not None else {},
+    )
     if takes is PairLogProbs:
-        return PairLogProbs(PairSide(a, b), PairSide(b, a))
+        return PairLogProbs(*sides[takes], given)
     if takes is ResponseLogProbs:
         reference, labels = responses([-1.2, -0.9], [-1.7]), torch.tensor([True, False])
-        return ResponseLogProbs(a, reference, desirable=labels, mismatched_kl=torch.tensor(0.1))
+        return ResponseLogProbs(a, reference, desirable=labels, mismatched_kl=torch.tensor(0.1), given=given)
+    if takes is ListLogProbs:
+        return listed(four, grades=True, given=given)
     if takes is PairScores:
         return PairScores(torch.tensor([0.5, -0.2]), torch.tensor([0.1, 0.3]))
     raise LookupError(f"no tiny batch of {takes.__name__}")
 
 
+class _Anything(dict[str, Any]):
+    """A mapping that has the same value under any name."""
+
+    def __init__(self, value: Any) -> None:
+        super().__init__()
+        self.value = value
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __getitem__(self, name: str) -> Any:
+        return self.value
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self.value
+
+
 def runs(objective: Objective) -> bool:
     """Whether the objective, with its defaults, gives one finite loss for each of two examples."""
     try:
-        loss = objective.function(tiny_batch(objective.takes))
+        loss = objective.function(tiny_batch(objective.takes, objective.heads))
         return tuple(loss.shape) == (2,) and bool(loss.isfinite().all())
     except Exception:
         # Whatever a method raises here, it does not run, and the catalogue must not say that it does.

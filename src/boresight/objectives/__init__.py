@@ -12,11 +12,21 @@ from __future__ import annotations
 from typing import Any
 
 from boresight.objectives._registry import NEEDS, Hyperparameter, Objective, find, objective, objectives
-from boresight.objectives._types import LogProbs, PairLogProbs, PairScores, PairSide, ResponseLogProbs
+from boresight.objectives._types import (
+    Given,
+    ListLogProbs,
+    LogProbs,
+    PairLogProbs,
+    PairScores,
+    PairSide,
+    ResponseLogProbs,
+)
 
 __all__ = [
     "NEEDS",
+    "Given",
     "Hyperparameter",
+    "ListLogProbs",
     "LogProbs",
     "Objective",
     "PairLogProbs",

@@ -12,18 +12,48 @@ from typing import Any, Literal, TypeVar, get_type_hints
 
 from torch import Tensor
 
-from boresight.objectives._types import PairLogProbs, PairScores, ResponseLogProbs
+from boresight.objectives._types import ListLogProbs, PairLogProbs, PairScores, ResponseLogProbs
 
 NEEDS = {
     "reference": "log-probs of the same responses under the reference",
+    "references": "the same under further references, named in the recipe",
+    "twin": "the same under a second, slower adapter that is trained beside the policy",
     "labels": "each response labelled desirable or not",
+    "negatives": "responses labelled undesirable, and no others",
+    "grades": "each response of a list graded, by ranks or scores",
+    "scores": "scores of each response",
+    "samples": "responses to each prompt sampled from the reference before training",
+    "progress": "the share of the training that is done",
     "mismatched_kl": "mean log-ratio of responses laid behind another row's prompt, over the global batch",
+    "gradient_norms": "norms of the gradients of the chosen and the rejected log-probs, over the global batch",
+    "difference": "of each token: whether it differs from the other response of its pair",
+    "noise": "of each token: a number drawn uniformly from [0, 1), by seed, step and row",
+    "steps": "of each token: the step of the response that it belongs to, and that step's score",
+    "hidden": "of each token: the policy's last hidden state that predicts it",
+    "reference_hidden": "of each token: the reference's last hidden state that predicts it",
+    "token_kl": "of each token: KL(policy || reference) of its distribution",
+    "reference_kl": "of each token: KL(reference || policy) of its distribution",
+    "entropy": "of each token: the entropy of the policy's distribution",
+    "embedding": "of each prompt: the mean of the reference's last hidden states",
 }
 """What an objective may ask for beyond the policy's own log-probs."""
+
+PER_TOKEN = (
+    "difference",
+    "noise",
+    "steps",
+    "hidden",
+    "reference_hidden",
+    "token_kl",
+    "reference_kl",
+    "entropy",
+)
+"""Those of `NEEDS` that arrive as `per_token` of the policy's log-probs; steps as "step" and "step_score"."""
 
 BATCHES: dict[type, str] = {
     PairLogProbs: "pairs",
     ResponseLogProbs: "responses",
+    ListLogProbs: "lists",
     PairScores: "scored pairs",
 }
 """What an objective may take as its one positional argument, told by that argument's annotation."""
@@ -54,6 +84,10 @@ class Objective:
     lr_source: str
     paper: str
     at_zero: Callable[..., float | None] | None
+    over: Literal["example", "batch"] = "example"
+    state: Mapping[str, float] = field(default_factory=dict)
+    update: Callable[..., Mapping[str, Tensor]] | None = None
+    heads: Callable[..., Mapping[str, Any]] | None = None
     hyperparameters: Mapping[str, Hyperparameter] = field(default_factory=dict)
 
     @property
@@ -88,6 +122,10 @@ def objective(
     sources: Mapping[str, str] | None = None,
     paper: str = "",
     at_zero: Callable[..., float | None] | None = None,
+    over: Literal["example", "batch"] = "example",
+    state: Mapping[str, float] | None = None,
+    update: Callable[..., Mapping[str, Tensor]] | None = None,
+    heads: Callable[..., Mapping[str, Any]] | None = None,
 ) -> Callable[[F], F]:
     """Register a pure function `loss(batch, *, hyperparameters) -> (examples,)` as a trainable objective.
 
@@ -99,6 +137,13 @@ def objective(
     paper: authors, year, equation.
     at_zero: closed form of the loss at zero margin, a function of any of the hyperparameters and `nll`; it may return
     None where there is none for these values.
+    over: "batch" if the loss of an example depends on the others of its batch; the loop then hands in the whole global
+    batch, whatever the micro-batches and processes.
+    state, update: what is remembered from batch to batch: names with values at the start, and
+    `update(batch, **hyperparameters)`, which returns the new values, each 0-d, after the losses of that global batch
+    were made with the old ones (`batch.state(name)`). Only with over="batch".
+    heads: `heads(width, **hyperparameters)` returns small torch modules by name, trained beside the policy, on hidden
+    states of that width; the function finds them as `batch.head(name)`.
 
     The function is returned unchanged. Raises ValueError or TypeError if the declaration is unusable.
     """
@@ -107,6 +152,8 @@ def objective(
         unknown = set(needs) - set(NEEDS)
         if unknown:
             raise ValueError(f"objective {id}: unknown needs {sorted(unknown)}; known: {', '.join(NEEDS)}")
+        if (state is None) != (update is None) or (state is not None and over != "batch"):
+            raise ValueError(f'objective {id}: state and update go together, and with over="batch"')
         hints = get_type_hints(function)
         parameters = list(inspect.signature(function).parameters.values())
         positional = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD or p.kind is p.POSITIONAL_ONLY]
@@ -137,6 +184,10 @@ def objective(
             lr_source=lr_source,
             paper=paper,
             at_zero=at_zero,
+            over=over,
+            state=dict(state or {}),
+            update=update,
+            heads=heads,
             hyperparameters=hyperparameters,
         )
         return function
