@@ -23,6 +23,8 @@ class Response:
     content: str | tuple[Message, ...]
     system: str | None = None
     """Who wrote it: a model's or annotator's name."""
+    prompt: str | tuple[Message, ...] | None = None
+    """What it answers, where that is not the example's prompt."""
 
     @property
     def text(self) -> str:
@@ -122,6 +124,8 @@ class Example:
                     "text": r.content if isinstance(r.content, str) else None,
                     "messages": None if isinstance(r.content, str) else [_pack(m) for m in r.content],
                     "system": r.system,
+                    "prompt_text": r.prompt if isinstance(r.prompt, str) else None,
+                    "prompt_messages": [_pack(m) for m in r.prompt] if isinstance(r.prompt, tuple) else None,
                 }
                 for r in self.responses
             ],
@@ -145,7 +149,9 @@ class Example:
             prompt=text if text is not None else tuple(Message(**m) for m in row["prompt_messages"]),
             responses=tuple(
                 Response(
-                    r["text"] if r["text"] is not None else tuple(Message(**m) for m in r["messages"]), r["system"]
+                    r["text"] if r["text"] is not None else tuple(Message(**m) for m in r["messages"]),
+                    r["system"],
+                    tuple(Message(**m) for m in r["prompt_messages"]) if r["prompt_messages"] else r["prompt_text"],
                 )
                 for r in row["responses"]
             ),

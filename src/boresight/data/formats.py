@@ -194,7 +194,8 @@ def example(row: Cells) -> Example:
 
 def _response(row: Cells) -> Response:
     own = text(row, "text", blank=True) if has(row, "text") else messages(row.get("messages"), "messages")
-    return Response(own, _word(row, "system"))
+    turns = messages(row.get("prompt_messages"), "prompt_messages") if has(row, "prompt_messages") else None
+    return Response(own, _word(row, "system"), turns or _word(row, "prompt_text"))
 
 
 def _pair(row: Cells) -> Pair:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -48,6 +49,8 @@ class Encoded:
     the rendering. same_start: the tokens before the response are those that generation starts from; they may differ
     though the text is the same, where a tokenizer joins text across the seam. special_text: the data itself contains
     the text of a special token. cut_prompt, cut_answer: how many tokens truncation took away from each.
+    answer: the response as rendered, with what follows it; reach: (length,) int64, the characters of it up to the end
+    of each token, 0 in the prompt.
     """
 
     tokens: Tokens
@@ -59,6 +62,18 @@ class Encoded:
     special_text: bool
     cut_prompt: int = 0
     cut_answer: int = 0
+    answer: str = ""
+    reach: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def steps(self) -> NDArray[np.int32]:
+        """Which step each response token belongs to, (response tokens,): the lines of the response that are not blank.
+
+        A line break, and what ends the turn, belongs to the step before it.
+        """
+        starts = [m.start() for m in re.finditer(r"(?m)^[^\S\n]*\S", self.answer)]
+        # A token belongs to the last line that has begun before the token's end.
+        lines = np.searchsorted(np.asarray(starts, np.int64), self.reach[self.tokens.mask], side="left") - 1
+        return lines.clip(min=0).astype(np.int32)
 
 
 class Renderer:
@@ -188,19 +203,25 @@ class Renderer:
         same = ids[:first] == start
         head = self._head(ids)
         ids, mask = head + ids, np.concatenate([np.zeros(len(head), np.bool_), mask])
+        reach = np.concatenate([np.zeros(len(head), np.int64), (offsets[:, 1] - rendered.boundary).clip(min=0)])
         ends, eos = rendered.closed, self.tokenizer.eos_token_id
         if rendered.append_eos and eos is not None:
             if ids and ids[-1] == eos and mask[-1]:
                 pass  # the answer's own text ends in EOS
             else:
                 ids, mask = [*ids, eos], np.append(mask, True)
+                reach = np.append(reach, len(rendered.text))
             ends = True
         mask[:1] = False  # nothing predicts the first token
         if mask.sum() <= ends:
             return Dropped("empty-response", "the tokenizer makes no token of the response")
         tokens = Tokens(np.asarray(ids, np.int32), mask, ends)
         bos = next((i for i, t in enumerate(ids) if t != self.tokenizer.bos_token_id), len(ids))
-        return Encoded(tokens, max(1, len(head) + first), seam, bos, rendered.in_context, same, special_text)
+        place = max(1, len(head) + first)
+        answer = rendered.text[rendered.boundary :]
+        return Encoded(
+            tokens, place, seam, bos, rendered.in_context, same, special_text, answer=answer, reach=reach
+        )
 
     @cached_property
     def _prefix(self) -> list[int]:
@@ -259,6 +280,8 @@ class Renderer:
             whole.special_text,
             cut_prompt=cut,
             cut_answer=over,
+            answer=whole.answer,
+            reach=whole.reach[keep],
         )
 
     # ---- what it is

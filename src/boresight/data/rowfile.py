@@ -76,6 +76,7 @@ class Rows:
             desirable=batch.column("desirable")[within].as_py(),
             index=batch.column("index")[within].as_py(),
             source=batch.column("source")[within].as_py(),
+            **Row.read_more(batch.column("more")[within].as_py()),
         )
 
     def __iter__(self) -> Iterator[Row]:
@@ -90,17 +91,20 @@ class Rows:
             found.append(np.maximum.reduceat(each, _ints(ids.offsets)[:-1]))
         return np.concatenate(found).astype(np.int64)
 
-    def shapes(self) -> NDArray[np.int32]:
-        """Tokens, and response tokens, of each row's sequences, (rows, sequences, 2) int32; no id is read for it."""
-        found = []
+    def shapes(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Tokens, and response tokens, of all sequences, (sequences, 2) int32, row after row; and where each row's
+        begin, with the end of the last, (rows + 1,) int64. No id is read for it.
+        """
+        found, sizes = [], []
         for number in range(self._reader.num_record_batches):
             batch = self._reader.get_batch(number)
             ids, mask = batch.column("ids"), batch.column("mask")
             ends = _ints(ids.values.offsets)
             inside = np.concatenate([[0], np.cumsum(_bits(mask.values.values))])
             both = np.stack([np.diff(ends), np.diff(inside[ends])], axis=1)
-            found.append(both.astype(np.int32).reshape(batch.num_rows, -1, 2))
-        return np.concatenate(found)
+            found.append(both.astype(np.int32))
+            sizes.append(np.diff(_ints(ids.offsets)))
+        return np.concatenate(found), np.concatenate([[0], np.cumsum(np.concatenate(sizes))])
 
 
 def _ints(array: Any) -> NDArray[np.int32]:
@@ -133,6 +137,7 @@ def write_rows(rows: Iterable[Row], path: Path, *, fingerprint: str, report: Row
             ("desirable", pa.bool_()),
             ("index", pa.int64()),
             ("source", pa.string()),
+            ("more", pa.string()),
         ],
         metadata={"fingerprint": fingerprint},
     )
@@ -185,4 +190,5 @@ def _columns(rows: list[Row]) -> list[Any]:
         pa.array([row.desirable for row in rows], pa.bool_()),
         pa.array([row.index for row in rows], pa.int64()),
         pa.array([row.source for row in rows], pa.string()),
+        pa.array([row.more() for row in rows], pa.string()),
     ]

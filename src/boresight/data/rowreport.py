@@ -18,6 +18,8 @@ REASONS = {
     "too-long": "rows that do not fit into max_length",
     "template": "rows that the chat template refuses",
     "no-such-turn": "rows in which a turn to train on is missing",
+    "no-scores": "rows whose responses have no scores",
+    "no-steps": "rows of which a step has no score",
     "no-mismatch": "rows for which the prompt drawn for the mismatched sequence cannot be used",
 }
 """Why a row was not made."""
@@ -29,7 +31,7 @@ SHOWN = 3
 class RowsReport:
     """Counts over a data set.
 
-    kind: pairs or responses. examples: how many were looked at. made: rows. dropped: how many by reason (`REASONS`).
+    kind: pairs, responses or lists. examples: how many were looked at. made: rows. dropped: how many by reason (`REASONS`).
     first: for each reason the sources of the first few, with details. renderer: `Renderer.describe()`.
     The following count sequences (a pair has two; mismatched ones are left out): cut_prompts and cut_answers by
     truncation; endless without an end-of-turn; seams with a token across the seam of prompt and response;

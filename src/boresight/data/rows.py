@@ -19,7 +19,8 @@ from boresight.data.spans import Content, as_messages
 from boresight.data.tokens import Row, Tokens
 from boresight.errors import InputError
 
-Kind = Literal["pairs", "responses"]
+Kind = Literal["pairs", "responses", "lists"]
+Labels = Literal["no", "all", "negatives"]
 Ranked = Literal["all", "best-worst"]
 
 
@@ -33,7 +34,7 @@ class ExampleTable(Protocol):
     def __getitem__(self, index: int, /) -> Example: ...
 
 
-FORMAT = 3
+FORMAT = 4
 """Part of every fingerprint: raise it when the same data would be made into other rows."""
 
 
@@ -42,8 +43,10 @@ def make_rows(
     renderer: Renderer,
     *,
     kind: Kind,
-    labelled: bool = False,
+    labelled: bool | Labels = False,
     mismatched: bool = False,
+    scored: bool = False,
+    stepped: bool = False,
     ranked: Ranked = "all",
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -51,7 +54,12 @@ def make_rows(
     """Tokenise examples into training rows, or find them in the cache where they were made before.
 
     kind: "pairs" gives (chosen, rejected) for each pair of `views.pairs(example, ranked=ranked)`; "responses" gives
-    one sequence for each demonstration or, where `labelled`, for each labelled response.
+    one sequence for each demonstration or, where `labelled`, for each labelled response ("negatives": for each that
+    is labelled undesirable); "lists" gives the graded responses of each example, best first, and the grades as scores
+    named `grade` (`views.graded`; pairs become lists of two).
+    scored: the scores of each response by name, and under `score` their mean where no score has that name; a row
+    without any is left out. stepped: the step of each response token (the lines of the response that are not blank)
+    with the step's score; a row of which a response has no step scores is left out.
     mismatched (responses only): a second sequence, the same response behind another row's prompt. Which one is fixed
     by `seed` over the whole data, whatever the batches and processes; it is never an equal prompt. Too long a prompt
     is cut from the left here, whatever the renderer does elsewhere.
@@ -61,18 +69,19 @@ def make_rows(
     """
     if mismatched and kind != "responses":
         raise InputError("mismatched sequences exist for single responses only", mend='use kind="responses"')
-    options = [FORMAT, kind, labelled, mismatched, ranked, seed if mismatched else 0]
+    labels: Labels = labelled if isinstance(labelled, str) else "all" if labelled else "no"
+    options = [FORMAT, kind, labels, mismatched, scored, stepped, ranked, seed if mismatched else 0]
     key = _hash([fingerprint(examples), renderer.identity, *options])
     path = cache_folder() / f"{key}.arrow"
     if path.exists() and path.with_suffix(".json").exists():
         return Rows(path)
-    maker = _Maker(examples, renderer, kind, labelled, ranked, progress)
+    maker = _Maker(examples, renderer, kind, labels, ranked, progress, scored=scored, stepped=stepped)
     if mismatched:
         maker.partners = _partners(examples, maker, seed)
     if write_rows(maker.rows(), path, fingerprint=key, report=maker.report) == 0:
         raise InputError(
             f"no training row is left of {len(examples)} examples\n  " + "\n  ".join(maker.report.reasons()),
-            mend=_mend(maker.report, kind, labelled),
+            mend=_mend(maker.report, kind, labels != "no"),
         )
     return Rows(path)
 
@@ -88,14 +97,20 @@ def fingerprint(examples: ExampleTable) -> str:
     return digest.hexdigest()
 
 
-def wanted(example: Example, *, kind: Kind, labelled: bool, ranked: Ranked) -> list[Any]:
-    """The pairs, or (response, desirable or None), that an example's rows are made of. Ties are left out."""
+def wanted(example: Example, *, kind: Kind, labelled: bool | Labels, ranked: Ranked) -> list[Any]:
+    """The pairs, lists (grade by response), or (response, desirable or None), that an example's rows are made of.
+
+    Ties are left out.
+    """
     from boresight.data import views
 
     if kind == "pairs":
         return [p for p in views.pairs(example, ranked=ranked) if not p.tie]
-    if labelled:
-        return [(label.response, label.desirable) for label in views.labelled(example)]
+    if kind == "lists":
+        return views.graded(example)
+    if labelled not in (False, "no"):
+        found = [(label.response, label.desirable) for label in views.labelled(example)]
+        return [(i, good) for i, good in found if not good] if labelled == "negatives" else found
     return [(i, None) for i in views.demonstrations(example)]
 
 
@@ -107,11 +122,15 @@ class _Maker:
         examples: ExampleTable,
         renderer: Renderer,
         kind: Kind,
-        labelled: bool,
+        labelled: Labels,
         ranked: Ranked,
         progress: Callable[[int, int], None] | None,
+        *,
+        scored: bool = False,
+        stepped: bool = False,
     ) -> None:
         self.examples, self.renderer, self.progress = examples, renderer, progress
+        self.scored, self.stepped = scored, stepped
         self.options: dict[str, Any] = {"kind": kind, "labelled": labelled, "ranked": ranked}
         self.partners: NDArray[np.int64] | None = None
         self.report = RowsReport(kind=kind, renderer=renderer.describe())
@@ -119,7 +138,8 @@ class _Maker:
         self.candidate = 0
 
     def rows(self) -> Iterator[Row]:
-        make = self._pairs if self.options["kind"] == "pairs" else self._singles
+        makers = {"pairs": self._pairs, "responses": self._singles, "lists": self._lists}
+        make = makers[self.options["kind"]]
         total = len(self.examples)
         for index, example in enumerate(self.examples):
             source = example.source or f"example {index}"
@@ -137,9 +157,7 @@ class _Maker:
         self.report.measure(list(self.prompts), list(self.responses))
 
     def _pairs(self, index: int, example: Example, source: str, pairs: list[Any]) -> Iterator[Row]:
-        used = sorted({i for p in pairs for i in (p.chosen, p.rejected)})
-        group = self.renderer.group(example.prompt, [example.responses[i] for i in used])
-        encoded = dict(zip(used, group, strict=True))
+        encoded = self._encoded(example, {i for p in pairs for i in (p.chosen, p.rejected)})
         for pair in pairs:
             sides = [encoded[pair.chosen], encoded[pair.rejected]]
             lost = next((s for s in sides if isinstance(s, Dropped)), None)
@@ -151,18 +169,82 @@ class _Maker:
                 cut = chosen.cut_answer or rejected.cut_answer
                 self.report.drop("identical-after-truncation" if cut else "identical", source)
                 continue
-            self._count(source, chosen, rejected)
-            yield Row((chosen.tokens, rejected.tokens), pair.weight, None, index, example.source)
+            both = {pair.chosen: chosen, pair.rejected: rejected}
+            yield from self._row(index, example, source, both, weight=pair.weight)
+
+    def _lists(self, index: int, example: Example, source: str, lists: list[dict[int, float]]) -> Iterator[Row]:
+        encoded = self._encoded(example, {i for grades in lists for i in grades})
+        for grades in lists:
+            kept: dict[int, Encoded] = {}
+            for i in grades:
+                one = encoded[i]
+                if isinstance(one, Dropped):
+                    self.report.drop(one.reason, source, one.detail)
+                elif any(_same(one.tokens, other.tokens) for other in kept.values()):
+                    self.report.drop("identical", source)
+                else:
+                    kept[i] = one
+            if len({grades[i] for i in kept}) > 1:
+                given = {"grade": tuple(grades[i] for i in kept)}
+                yield from self._row(index, example, source, kept, scores=given)
+            elif len(kept) == len(grades):
+                self.report.drop("no-feedback", source, "all responses have the same grade")
+
+    def _encoded(self, example: Example, used: set[int]) -> dict[int, Encoded | Dropped]:
+        """The responses behind their prompts: the example's, or their own."""
+        found: dict[int, Encoded | Dropped] = {}
+        behind: dict[Any, list[int]] = {}
+        for i in sorted(used):
+            behind.setdefault(example.responses[i].prompt or example.prompt, []).append(i)
+        for prompt, some in behind.items():
+            group = self.renderer.group(prompt, [example.responses[i] for i in some])
+            found |= dict(zip(some, group, strict=True))
+        return found
+
+    def _row(
+        self,
+        index: int,
+        example: Example,
+        source: str,
+        responses: dict[int, Encoded],
+        *,
+        weight: float = 1.0,
+        desirable: bool | None = None,
+        more: tuple[Tokens, ...] = (),
+        scores: dict[str, tuple[float, ...]] | None = None,
+    ) -> Iterator[Row]:
+        """The row of these responses, or none where they lack scores that it needs."""
+        given = dict(scores or {})
+        if self.scored:
+            found = _scores(example, list(responses))
+            if not found:
+                self.report.drop("no-scores", source)
+                return
+            given |= found
+        steps = []
+        if self.stepped:
+            for i, one in responses.items():
+                worth = {s.step: s.value for s in example.steps if s.response == i}
+                places = one.steps().tolist()
+                lacking = sorted(set(places) - set(worth))
+                if lacking:
+                    self.report.drop("no-steps", source, f"response {i} has no score of step {lacking[0]}")
+                    return
+                steps.append((tuple(places), tuple(worth[k] for k in places)))
+        self._count(source, *responses.values())
+        sequences = (*(one.tokens for one in responses.values()), *more)
+        yield Row(sequences, weight, desirable, index, example.source, scores=given, steps=tuple(steps))
 
     def _singles(self, index: int, example: Example, source: str, found: list[Any]) -> Iterator[Row]:
-        group = self.renderer.group(example.prompt, [example.responses[i] for i, _ in found])
-        for (response, desirable), whole in zip(found, group, strict=True):
+        encoded = self._encoded(example, {i for i, _ in found})
+        for response, desirable in found:
+            whole = encoded[response]
             number = self.candidate
             self.candidate += 1
             if isinstance(whole, Dropped):
                 self.report.drop(whole.reason, source, whole.detail)
                 continue
-            sequences: tuple[Tokens, ...] = (whole.tokens,)
+            more: tuple[Tokens, ...] = ()
             if self.partners is not None:
                 other = self.examples[int(self.partners[number])].prompt
                 policy: Truncation = "cut-both" if self.renderer.truncation == "cut-both" else "cut-prompt"
@@ -171,9 +253,8 @@ class _Maker:
                     self.report.drop("no-mismatch", source, behind.detail)
                     continue
                 self.report.cut_mismatched += behind.cut_prompt > 0
-                sequences += (behind.tokens,)
-            self._count(source, whole)
-            yield Row(sequences, 1.0, desirable, index, example.source)
+                more = (behind.tokens,)
+            yield from self._row(index, example, source, {response: whole}, desirable=desirable, more=more)
 
     def _count(self, source: str, *sequences: Encoded) -> None:
         report = self.report
@@ -197,6 +278,24 @@ class _Maker:
             report.bos[str(s.bos)] = report.bos.get(str(s.bos), 0) + 1
             self.prompts.append(s.prompt_length)
             self.responses.append(len(s.tokens) - s.prompt_length)
+
+
+def _scores(example: Example, responses: list[int]) -> dict[str, tuple[float, ...]]:
+    """Scores by name, the mean over annotators, NaN where a response has none; `score` too, see `make_rows`."""
+    from boresight.data.views import mean_scores
+
+    given: dict[str, dict[int, list[float]]] = {}
+    for score in example.scores:
+        given.setdefault(score.name, {}).setdefault(score.response, []).append(score.value)
+    nan = float("nan")
+    found = {
+        name: tuple(sum(by[i]) / len(by[i]) if i in by else nan for i in responses) for name, by in given.items()
+    }
+    if found and "score" not in found:
+        means = mean_scores(example)
+        found["score"] = tuple(means.get(i, nan) for i in responses)
+    # A name of which none of these responses has a score says nothing of this row.
+    return {name: values for name, values in found.items() if any(v == v for v in values)}
 
 
 def _partners(examples: ExampleTable, maker: _Maker, seed: int) -> NDArray[np.int64]:

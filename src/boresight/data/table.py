@@ -29,7 +29,15 @@ SCHEMA = pa.schema(
     {
         "prompt_text": pa.string(),
         "prompt_messages": _MESSAGES,
-        "responses": pa.list_(_struct(text=pa.string(), messages=_MESSAGES, system=pa.string())),
+        "responses": pa.list_(
+            _struct(
+                text=pa.string(),
+                messages=_MESSAGES,
+                system=pa.string(),
+                prompt_text=pa.string(),
+                prompt_messages=_MESSAGES,
+            )
+        ),
         "pairs": pa.list_(
             _struct(chosen=pa.int32(), rejected=pa.int32(), weight=pa.float64(), tie=pa.bool_(), annotator=pa.string())
         ),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -50,10 +52,13 @@ class Tokens:
 class Row:
     """One training example: its token sequences and what goes with them.
 
-    sequences: for pairs (chosen, rejected); for single responses (response,) or, where the objective needs it,
-    (response, the same response behind another row's prompt).
+    sequences: for pairs (chosen, rejected); for lists one each response; for single responses (response,) or, where the
+    objective needs it, (response, the same response behind another row's prompt). Behind these come `sampled` responses
+    of the reference to the same prompt.
     weight: what the example's loss is multiplied by. desirable: for labelled responses.
     index: which example of the data it came from. source: where that was read, "file:line".
+    scores: by name, a number for each sequence but the sampled ones; NaN where there is none.
+    steps: for each sequence the step of each response token, and the score of that step: two tuples of equal length.
     """
 
     sequences: tuple[Tokens, ...]
@@ -61,6 +66,34 @@ class Row:
     desirable: bool | None = None
     index: int = -1
     source: str | None = None
+    sampled: int = 0
+    scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    steps: tuple[tuple[tuple[int, ...], tuple[float, ...]], ...] = ()
+
+    @property
+    def own(self) -> tuple[Tokens, ...]:
+        """The sequences that are not samples."""
+        return self.sequences[: len(self.sequences) - self.sampled]
+
+    def more(self) -> str | None:
+        """What few rows have, as JSON; None where there is nothing."""
+        if not (self.sampled or self.scores or self.steps):
+            return None
+        scores = {name: [None if v != v else v for v in values] for name, values in self.scores.items()}
+        return json.dumps({"sampled": self.sampled, "scores": scores, "steps": self.steps})
+
+    @staticmethod
+    def read_more(text: str | None) -> dict[str, Any]:
+        """The fields that `more` wrote."""
+        if text is None:
+            return {}
+        known = json.loads(text)
+        nan = float("nan")
+        return {
+            "sampled": known["sampled"],
+            "scores": {n: tuple(nan if v is None else v for v in values) for n, values in known["scores"].items()},
+            "steps": tuple((tuple(places), tuple(scores)) for places, scores in known["steps"]),
+        }
 
     def to_arrow(self) -> dict[str, Any]:
         """The flat dictionary that is stored in Arrow; `from_arrow` is its inverse."""
@@ -72,6 +105,7 @@ class Row:
             "desirable": self.desirable,
             "index": self.index,
             "source": self.source,
+            "more": self.more(),
         }
 
     @classmethod
@@ -86,4 +120,5 @@ class Row:
             desirable=row["desirable"],
             index=row["index"],
             source=row["source"],
+            **cls.read_more(row["more"]),
         )

@@ -55,6 +55,24 @@ def labelled(example: Example) -> list[Label]:
     ]
 
 
+def graded(example: Example) -> list[dict[int, float]]:
+    """Its lists: each a grade, higher is better, for two responses or more that are not all alike, best first.
+
+    One list from its ranks; else from its scores; else from its labels (desirable 1, others 0; the mean over
+    annotators); else one list of two for each pair.
+    """
+    worth = {i: -float(rank) for i, rank in enumerate(example.ranks)} or mean_scores(example)
+    if not worth:
+        given: dict[int, list[float]] = {}
+        for label in example.labels:
+            given.setdefault(label.response, []).append(float(label.desirable))
+        worth = {i: sum(values) / len(values) for i, values in given.items()}
+    if not worth:
+        return [{pair.chosen: 1.0, pair.rejected: 0.0} for pair in pairs(example)]
+    order = sorted(worth, key=lambda i: (-worth[i], i))
+    return [{i: worth[i] for i in order}] if len(set(worth.values())) > 1 else []
+
+
 def mean_scores(example: Example) -> dict[int, float]:
     """One number for each scored response: the mean over its attributes of the mean over annotators.
 

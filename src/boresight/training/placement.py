@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boresight.data.rows import Rows
-from boresight.objectives import Objective, ResponseLogProbs
+from boresight.objectives import Objective
 
 Cost = Callable[[int, int, int], int]
 """(rows, tokens of all of them, tokens of the longest sequence) -> tokens that go through the model."""
@@ -30,7 +30,7 @@ class Sizes:
 
     shared: tokens of a row with its prompt laid once. packed: with it laid for each response. longest: of its longest
     sequence. responses: response tokens that the loss is made of. sides: sequences of a row that are in the model at
-    once.
+    once, at most.
     """
 
     shared: NDArray[np.int32]
@@ -42,14 +42,21 @@ class Sizes:
     @classmethod
     def of(cls, rows: Rows, objective: Objective) -> Sizes:
         """Read from the rows' file."""
-        shapes = rows.shapes()
-        tokens, responses = shapes[..., 0], shapes[..., 1]
-        longest = tokens.max(1)
-        if objective.takes is ResponseLogProbs:  # a mismatched sequence goes through by itself
-            return cls(longest, longest, longest, responses[:, 0], 1)
-        prompt = (tokens - responses).min(1)
-        sides = tokens.shape[1]
-        return cls(tokens.sum(1) - (sides - 1) * prompt, tokens.sum(1), longest, responses.sum(1), sides)
+        shapes, starts = rows.shapes()
+        counts, first = np.diff(starts), starts[:-1]
+        tokens, responses = shapes[:, 0], shapes[:, 1]
+        if "mismatched_kl" in objective.needs:  # a mismatched sequence goes through by itself
+            longest = rows.lengths().astype(np.int32)
+            return cls(longest, longest, longest, responses[first], 1)
+        whole = np.add.reduceat(tokens, first)
+        prompt = np.minimum.reduceat(tokens - responses, first)
+        return cls(
+            (whole - (counts - 1) * prompt).astype(np.int32),
+            whole.astype(np.int32),
+            rows.lengths().astype(np.int32),
+            np.add.reduceat(responses, first).astype(np.int32),
+            int(counts.max(initial=1)),
+        )
 
     def __len__(self) -> int:
         return len(self.longest)
