@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from boresight.errors import BoresightError
     from boresight.training.reporter import Advance
 
-COLOURS = {"implemented": "green", "holds": "green", "does not run": "red", "does not hold": "red", "planned": "cyan"}
+COLOURS = {
+    "implemented": "green",
+    "holds": "green",
+    "does not run": "red",
+    "does not hold": "red",
+    "broken": "red",
+    "undecided": "yellow",
+    "planned": "cyan",
+}
 """Words that are shown in a colour of their own, wherever a cell of a table consists of one."""
 
 
