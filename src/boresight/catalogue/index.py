@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from boresight.catalogue.rows import names, rows
 from boresight.catalogue.search import search
+from boresight.catalogue.shipped import recipe_method, recipes
+from boresight.catalogue.verdicts import verdict
 from boresight.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from boresight.objectives import Objective
 
 STATES = {
-    "implemented": "its objective is registered under this id and runs",
-    "does not run": "its objective is registered under this id but fails on a tiny batch",
+    "implemented": "its objective is registered under this id and runs, or a recipe of this id trains by one that runs",
+    "does not run": "its objective is registered under this id, or named by its recipe, but fails on a tiny batch",
     "planned": "to be implemented",
     "reference only": "a survey, data set, benchmark or model: there is no method to implement",
 }
@@ -35,12 +37,16 @@ _DATA = {"pairs": "prefs.jsonl", "responses": "answers.jsonl", "scored pairs": "
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One paper: its row, its state (a key of `STATES`), its registered objective if any, the verdict on its claim."""
+    """One paper: its row, its state (a key of `STATES`), its registered objective if any, the verdict on its claim.
+
+    recipe: the file of the recipe that comes with the package, for studies and for what the engine does.
+    """
 
     row: Mapping[str, Any]
     state: str
     method: Objective | None
     verdict: str
+    recipe: Path | None = None
 
     @property
     def id(self) -> str:
@@ -58,9 +64,10 @@ class Entry:
         return str(self.row["family"])
 
     def to_dict(self) -> dict[str, Any]:
-        """The row's fields with `state`, `verdict` and `method`: how to call it, None where there is none."""
+        """The row's fields with `state`, `verdict`, `method` and `recipe`: how to call it, None where there is none."""
         method = None if self.method is None else describe(self.method)
-        return {**self.row, "state": self.state, "verdict": self.verdict, "method": method}
+        recipe = None if self.recipe is None else describe_recipe(self.id, self.recipe)
+        return {**self.row, "state": self.state, "verdict": self.verdict, "method": method, "recipe": recipe}
 
 
 def describe(method: Objective) -> dict[str, Any]:
@@ -89,6 +96,16 @@ def describe(method: Objective) -> dict[str, Any]:
         "doc": inspect.getdoc(method.function) or "",
         "file": _file(method),
         "example": f"boresight train --method {method.id} --model MODEL --data {data} --out run/{options}",
+    }
+
+
+def describe_recipe(id: str, path: Path) -> dict[str, Any]:
+    """What a recipe that comes with the package trains by, its text, and how to run it; JSON-ready."""
+    return {
+        "method": recipe_method(path),
+        "file": _from_root(path),
+        "text": path.read_text("utf-8"),
+        "example": f"boresight train --method {id} --model MODEL --data prefs.jsonl --out run/",
     }
 
 
@@ -130,15 +147,22 @@ def _entry(id: str) -> Entry:
     from boresight.objectives import objectives
 
     row, method = rows()[id], objectives().get(id)
-    if method is not None:
-        state = "implemented" if runs(method) else "does not run"
+    recipe = None if method else recipes().get(id)
+    trains_by = objectives().get(recipe_method(recipe)) if recipe else method
+    if method is not None or recipe is not None:
+        state = "implemented" if trains_by is not None and runs(trains_by) else "does not run"
     else:
         state = "reference only" if row["runnable"] == "reference" else "planned"
-    return Entry(row, state, method, "not tested yet" if row["claim"] else "no claim to test")
+    known = verdict(id) or ("not tested yet" if row["claim"] else "no claim to test")
+    return Entry(row, state, method, known, recipe)
 
 
 def _file(method: Objective) -> str:
-    """Where the function stands, from the folder that holds the package on; the whole path where it is elsewhere."""
-    path = Path(inspect.getsourcefile(method.function) or "")
+    """Where the function stands."""
+    return _from_root(Path(inspect.getsourcefile(method.function) or ""))
+
+
+def _from_root(path: Path) -> str:
+    """A path from the folder that holds the package on; the whole of it where it is elsewhere."""
     root = Path(__file__).parents[2]
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)

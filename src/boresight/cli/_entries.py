@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from boresight.catalogue.verdicts import WORST_FIRST
 from boresight.cli import output
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def one(entry: Entry) -> None:
             ("state", entry.state),
             ("claim", facts["claim"] or "none that can be tested here"),
             ("verdict", entry.verdict),
+            *([("test it", f"boresight claims {entry.id}")] if entry.verdict in WORST_FIRST else []),
             ("family", f"{entry.family}; {facts['kind']}; aligns to {facts['target']}; {facts['modality']}"),
             *((name, facts[name]) for name in ("aka", "headline") if facts.get(name)),
             *([("elsewhere", facts["peer"])] if facts["peer"] else []),
@@ -74,6 +76,8 @@ def one(entry: Entry) -> None:
         output.say(f"Corrected: {c['field']}, which was {c['was']!r} ({c['source']})", "dim")
     if facts["method"] is not None:
         _method(facts["method"])
+    if facts["recipe"] is not None:
+        _recipe(facts["recipe"])
 
 
 def _method(method: dict[str, Any]) -> None:
@@ -99,6 +103,16 @@ def _method(method: dict[str, Any]) -> None:
     )
     output.say("\nExample", "bold")
     output.say(method["example"], fold=False)
+
+
+def _recipe(recipe: dict[str, Any]) -> None:
+    output.say(f"\nAs it is implemented: a recipe that trains by {recipe['method']}", "bold")
+    output.key_values("", [("file", recipe["file"])])
+    output.say("")
+    for line in recipe["text"].splitlines():
+        output.say(line, "dim" if line.startswith("#") else "", fold=False)
+    output.say("\nExample", "bold")
+    output.say(recipe["example"], fold=False)
 
 
 def _reflowed(doc: str) -> str:

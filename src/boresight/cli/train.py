@@ -17,7 +17,9 @@ def train(
         list[str] | None,
         typer.Argument(metavar="[RECIPE.yaml] [KEY=VALUE...]", help="A recipe, and options on top of it."),
     ] = None,
-    method: Annotated[str | None, typer.Option(help="Objective: an id, or module.function of your own.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Objective: an id, or module.function of your own; or the id of a recipe.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Model to train: a folder or a hub name.")] = None,
     data: Annotated[str | None, typer.Option(help="Training data: a file, a folder, or a hub name.")] = None,
     eval_data: Annotated[str | None, typer.Option(help="Held-out data, looked at during the run.")] = None,
@@ -33,6 +35,7 @@ def train(
     at the start, with where it comes from. Then the run proves itself on a few of your rows, in seconds: a line that
     fails stops it (exit code 1) with the cause and the mend. max_steps=0 is this proof alone; proof=off leaves it out.
     """
+    from boresight.catalogue.shipped import recipes as shipped
     from boresight.cli import output
     from boresight.cli.options import parse_options
     from boresight.errors import InputError
@@ -49,6 +52,10 @@ def train(
         if value is not None and key in options:
             raise InputError(f"{key} is given twice: --{key.replace('_', '-')} and {key}=", mend="give it once")
     options |= {k: v for k, v in named.items() if v is not None}
+    if not recipes and options.get("method") in shipped():
+        recipes = [str(shipped()[options.pop("method")])]
+        if not (quiet or json):
+            output.say(f"{recipes[0]}: a recipe, not an objective; it says what it trains by", "dim", err=True)
     done = run(recipes[0] if recipes else None, resume=resume, quiet=quiet or json, **options)
     if not is_main():
         return  # of many processes one speaks

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from boresight.catalogue.shipped import recipes
 from boresight.errors import InputError
 
 LARGEST = 1 << 20
@@ -38,7 +39,11 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """The options in a YAML file. Raises InputError that names the line, or what else is wrong with the file."""
+    """The options in a YAML file, or in the recipe of that id that comes with the package.
+
+    Raises InputError that names the line, or what else is wrong with the file.
+    """
+    path = path if path.exists() else recipes().get(str(path), path)
     try:
         if path.is_file() and os.stat(path).st_size > LARGEST:
             raise InputError(f"{path}: more than {LARGEST >> 20} MiB is no recipe", mend="give a YAML file")
