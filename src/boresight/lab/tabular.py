@@ -2,59 +2,63 @@
 
 A policy is a table of logits over (prompt, response). Expected reward, KL and the best KL-regularised policy are
 sums over the table, so a claim about an objective can be tested against a closed form. Every production objective
-trains on it through `fit`, and many seeds train at once: tables have shape (seeds, prompts, responses), and since
-both the loss and Adam work element by element, each seed is what it would be alone. All numbers are float64.
+trains on it through `fit`, and many seeds train at once: tables have shape (seeds, prompts, responses), and each seed
+is what it would be alone. All numbers are float64.
+
+    world = TabularWorld.random(prompts=4, responses=6, seed=0)
+    pairs = world.sample_pairs(200, seeds=range(8), flip=0.2)
+    policy = fit(world, "dpo", pairs=pairs, hyperparameters={"beta": 0.5}, steps=200)
+    policy.expected_reward(), policy.kl(), policy.accuracy(), policy.mean_log_probs(pairs)    # (8,) each, exact
+
+    lists = world.sample_lists(100, k=4, seeds=range(8), noise=0.5)      # for objectives that take lists
+    fit(world, "lipo", pairs=lists); fit(world, "dpo", pairs=lists.pairs("best-worst"))
+    world = TabularWorld(reward, reference, rewards={"safety": table})   # further scores; true reward is "score"
+    next = fit(world, "dpo", pairs=more, start=policy, reference=policy)  # a second stage
+    fit(world, "exo-pair", pairs=pairs, features=torch.randn(4, 6, 2))   # logits = start + features @ weights
+
+Noisy scores, one's own samples: `Pairs.scored`, `knowing` in drawn.py. As training goes on:
+`fit(..., watch=lambda step, policy: curve.append(policy.kl()))`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from boresight.errors import InputError
-from boresight.objectives import (
-    LogProbs,
-    Objective,
-    PairLogProbs,
-    PairScores,
-    PairSide,
-    ResponseLogProbs,
-    find,
-)
+from boresight.lab.batches import Cells
+from boresight.lab.drawn import Drawn, Lists, Pairs, Responses, Rows
+from boresight.lab.fitting import fit, losses
+from boresight.lab.policies import Policy
+from boresight.lab.tabular_draws import TabularDraws
+
+__all__ = ["Drawn", "Lists", "Pairs", "Responses", "TabularPolicy", "TabularWorld", "fit", "losses"]
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """Preference pairs of each seed: prompt, chosen, rejected (int64), flipped (bool), weight; all (seeds, pairs)."""
-
-    prompt: Tensor
-    chosen: Tensor
-    rejected: Tensor
-    flipped: Tensor
-    weight: Tensor
-
-    def take(self, columns: Tensor) -> Pairs:
-        """Some pairs of each seed, columns: (seeds, n) int64."""
-        return Pairs(*(getattr(self, f).gather(1, columns) for f in self.__dataclass_fields__))
-
-    def of_seed(self, seed: int) -> Pairs:
-        """The pairs of one seed (its place, not its number), shape (1, pairs)."""
-        return Pairs(*(getattr(self, f)[seed : seed + 1] for f in self.__dataclass_fields__))
-
-
-class TabularWorld:
+class TabularWorld(TabularDraws):
     """Prompts and responses with a true reward and a reference policy.
 
     reward, reference: (prompts, responses); reference holds logits. lengths: (prompts, responses) int64, the number
-    of tokens of each response, for objectives that average over tokens; 1 each if not given. Prompts are equally
-    frequent. Raises InputError if the shapes disagree or a value is not finite.
+    of tokens of each response, for objectives that average over tokens; 1 each if not given. rewards: further rewards
+    by name, (prompts, responses) each, which objectives find as scores beside the true one, "score". embedding:
+    (prompts, width) of the prompts; each its own direction if not given. Prompts are equally frequent. Raises
+    InputError if the shapes disagree or a value is not finite.
+
+    Where a response has several tokens, what is known of the whole (log-prob, KL, entropy) is spread evenly over them.
     """
 
-    def __init__(self, reward: Tensor, reference: Tensor, lengths: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        reward: Tensor,
+        reference: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        rewards: Mapping[str, Tensor] | None = None,
+        embedding: Tensor | None = None,
+    ) -> None:
         lengths = torch.ones(reward.shape, dtype=torch.int64) if lengths is None else lengths
         if reward.ndim != 2 or reference.shape != reward.shape or lengths.shape != reward.shape:
             raise InputError(
@@ -62,14 +66,21 @@ class TabularWorld:
                 f"{tuple(lengths.shape)}",
                 mend="give all of them the shape (prompts, responses)",
             )
-        if reward.shape[1] < 2 or not (reward.isfinite().all() and reference.isfinite().all() and (lengths > 0).all()):
+        tables = {"score": reward, **(rewards or {})}
+        finite = reference.isfinite().all() and all(
+            table.shape == reward.shape and table.isfinite().all() for table in tables.values()
+        )
+        if reward.shape[1] < 2 or not (finite and (lengths > 0).all()):
             raise InputError(
                 "a tabular world needs two responses or more, finite rewards and logits, and positive lengths",
-                mend="look for nan, inf or 0 in the tables",
+                mend="look for nan, inf or 0 in the tables, and for rewards of another shape",
             )
         self.reward = reward.double()
         self.reference = reference.double().log_softmax(-1)
         self.lengths = lengths
+        self.longest = int(lengths.max())
+        self.rewards = {name: table.double() for name, table in tables.items()}
+        self.embedding = torch.eye(len(reward), dtype=torch.float64) if embedding is None else embedding.double()
 
     @classmethod
     def random(
@@ -81,9 +92,17 @@ class TabularWorld:
         reward = torch.randn(shape, generator=rng, dtype=torch.float64) * reward_scale
         return cls(reward, torch.randn(shape, generator=rng, dtype=torch.float64) * reference_scale)
 
-    def expected_reward(self, logits: Tensor) -> Tensor:
+    def policy(self, seeds: int, **options: Any) -> TabularPolicy:
+        """A policy for each seed, ready to be trained.
+
+        start, reference, others, features, learned as of `fit`; features: (prompts, responses, width), or with seeds
+        in front, and then logits = start + features @ weights, with weights from 0.
+        """
+        return TabularPolicy.starting(self, seeds, **options)
+
+    def expected_reward(self, logits: Tensor, name: str = "score") -> Tensor:
         """E[r] under the policy, mean over prompts; logits: (..., prompts, responses). Shape (...)."""
-        return (logits.double().softmax(-1) * self.reward).sum(-1).mean(-1)
+        return (logits.double().softmax(-1) * self.table(name)).sum(-1).mean(-1)
 
     def kl(self, logits: Tensor) -> Tensor:
         """KL(policy || reference) in nats, mean over prompts; a response of probability 0 adds nothing."""
@@ -98,162 +117,98 @@ class TabularWorld:
             raise InputError(f"beta is {beta}", mend="give a positive number")
         return (self.reference + self.reward / beta).log_softmax(-1)
 
-    def preference(self, prompt: Tensor, first: Tensor, second: Tensor) -> Tensor:
-        """Bradley-Terry: the probability that `first` is preferred to `second`, sigmoid of the reward difference."""
-        return torch.sigmoid(self.reward[prompt, first] - self.reward[prompt, second])
+    def accuracy(
+        self, logits: Tensor, pairs: Pairs | None = None, *, ratio: bool = True, name: str = "score"
+    ) -> Tensor:
+        """Share of couples of different true reward whose order the policy has right; equal log-probs count half.
 
-    def sample_pairs(
-        self, n: int, seeds: int | Sequence[int], *, flip: float = 0.0, proposal: Tensor | None = None
-    ) -> Pairs:
-        """`n` pairs for each seed, drawn from `population` (two different responses of `proposal`, the reference if
-        not given, and an annotator's Bradley-Terry choice), each turned over with probability `flip`.
+        logits: (seeds, prompts, responses). pairs: those couples, by weight (their labels do not matter), or all
+        couples of each prompt alike. ratio: order by the log-ratio to the reference, else by the log-prob. (seeds,).
         """
-        _check_rate(flip)
-        clean = self.population(proposal=proposal)
-        drawn = []
-        for seed in [seeds] if isinstance(seeds, int) else seeds:
-            rng = torch.Generator().manual_seed(seed)
-            place = torch.multinomial(clean.weight[0], n, replacement=True, generator=rng)
-            flipped = torch.rand(n, generator=rng, dtype=torch.float64) < flip
-            winner, loser = clean.chosen[0, place], clean.rejected[0, place]
-            chosen, rejected = torch.where(flipped, loser, winner), torch.where(flipped, winner, loser)
-            drawn.append((clean.prompt[0, place], chosen, rejected, flipped, torch.ones(n, dtype=torch.float64)))
-        return Pairs(*(torch.stack(column) for column in zip(*drawn, strict=True)))
+        values = logits.double().log_softmax(-1) - (self.reference if ratio else 0.0)
+        reward = self.table(name)
+        if pairs is None:
+            margin = values[..., :, None] - values[..., None, :]
+            truth = (reward[:, :, None] - reward[:, None, :]).expand_as(margin)
+            return _ordered(margin.flatten(1), truth.flatten(1), (truth > 0).double().flatten(1))
+        rows = pairs.rows()
+        seed = torch.arange(len(values))[:, None, None]
+        found, gained = values[seed, rows.prompt, rows.response], reward[rows.prompt, rows.response]
+        return _ordered(found[..., 0] - found[..., 1], gained[..., 0] - gained[..., 1], pairs.weight)
 
-    def population(self, *, flip: float = 0.0, proposal: Tensor | None = None) -> Pairs:
-        """Infinite data: every pair (chosen, rejected), weighted by how often it occurs when both responses are drawn
-        independently from `proposal` (logits; the reference if not given) until they differ. Weights sum to the
-        number of pairs. One seed.
-        """
-        _check_rate(flip)
-        table = (self.reference if proposal is None else proposal.double()).softmax(-1)
-        count, responses = table.shape
-        grid = torch.cartesian_prod(torch.arange(count), torch.arange(responses), torch.arange(responses))
-        prompt, chosen, rejected = grid[grid[:, 1] != grid[:, 2]].unbind(1)
-        wins = self.preference(prompt, chosen, rejected)
-        weight = table[prompt, chosen] * table[prompt, rejected] * ((1 - flip) * wins + flip * (1 - wins))
-        weight = weight * weight.numel() / weight.sum()
-        columns = (prompt, chosen, rejected, torch.zeros_like(prompt, dtype=torch.bool), weight)
-        return Pairs(*(column[None] for column in columns))
+    def cells(self, prompt: Tensor, response: Tensor) -> Cells:
+        """Where the tokens of a grid (seeds, n, K) of responses stand."""
+        seeds, n, k = response.shape
+        owner = torch.arange(response.numel())
+        lengths = self.lengths[prompt, response].flatten()
+        position, share = torch.zeros_like(owner), None
+        if self.longest > 1:
+            owner = owner.repeat_interleave(lengths)
+            position = torch.arange(len(owner)) - (lengths.cumsum(0) - lengths)[owner]
+            share = lengths[owner]
+        places = owner // (n * k), prompt.flatten()[owner]
+        row, column = owner // k % n if n else owner, owner % k
+        return Cells(places, response.flatten()[owner], owner, row, column, position, seeds * n * k, share)
+
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """The names of all rewards."""
+        return tuple(self.rewards)
+
+    def score(self, name: str, prompt: Tensor, response: Tensor) -> Tensor:
+        """The rewards of that name at these cells, in their shape."""
+        return self.table(name)[prompt, response]
+
+    def steps(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Each response is one step, scored by its true reward; (seeds, n, K, longest) each."""
+        score = self.reward[rows.prompt, rows.response][..., None].expand(*rows.response.shape, self.longest)
+        return torch.zeros_like(score, dtype=torch.int64), score
+
+    def differences(self, rows: Rows) -> Tensor:
+        """All tokens of a pair of different responses differ; (seeds, n, 2, longest) bool."""
+        differ = rows.response[..., :1] != rows.response[..., 1:]
+        return differ[..., None].expand(*rows.response.shape, self.longest)
+
+    def sample(self, table: Tensor, prompt: Tensor, count: int, rng: torch.Generator) -> Tensor:
+        """Responses drawn from one seed's table of logits, prompt: (n,). Shape (n, count)."""
+        return torch.multinomial(table.softmax(-1)[prompt], count, replacement=True, generator=rng)
 
 
-class TabularPolicy:
+class TabularPolicy(Policy):
     """Logits of shape (seeds, prompts, responses), which every objective can train."""
 
-    def __init__(self, world: TabularWorld, logits: Tensor) -> None:
-        self.world = world
-        self.logits = logits
+    feature_dims = 3
 
     @classmethod
     def at_reference(cls, world: TabularWorld, seeds: int = 1) -> TabularPolicy:
         """The reference itself, once for each seed, ready to be trained."""
-        return cls(world, world.reference.repeat(seeds, 1, 1).requires_grad_())
+        return world.policy(seeds)
 
-    def of_seed(self, seed: int) -> TabularPolicy:
-        """One seed's table (its place, not its number); gradients flow back into the whole."""
-        return TabularPolicy(self.world, self.logits[seed : seed + 1])
+    @property
+    def width(self) -> int:
+        """Of hidden states: of the features, or of the prompts' embedding."""
+        return int((self.world.embedding if self.features is None else self.features).shape[-1])
 
-    def pairs(self, pairs: Pairs) -> PairLogProbs:
-        """The pairs of all seeds, one seed after the other, as an objective takes them."""
-        return PairLogProbs(
-            PairSide(self._policy(pairs, pairs.chosen), self._policy(pairs, pairs.rejected)),
-            PairSide(self._reference(pairs, pairs.chosen), self._reference(pairs, pairs.rejected)),
-        )
+    def hidden(self, cells: Cells, *, reference: bool = False) -> Tensor:
+        """The features of each response, or the embedding of its prompt where there are none; (tokens, width)."""
+        features = self.initial if reference else self.features
+        seed, prompt = cells.context
+        if features is None:
+            found: Tensor = self.world.embedding[prompt]
+            return found
+        return features.expand(self.seeds, *features.shape[1:])[seed, prompt, cells.action]
 
-    def scored(self, pairs: Pairs) -> PairScores:
-        """The logits themselves as a table of rewards."""
-        return PairScores(*(self._cells(self.logits, pairs, side) for side in (pairs.chosen, pairs.rejected)))
+    @classmethod
+    def weight_shape(cls, width: int, world: TabularWorld) -> tuple[int, ...]:
+        """One weight for each feature."""
+        return (width,)
 
-    def demonstrations(self, pairs: Pairs) -> ResponseLogProbs:
-        """The chosen responses alone."""
-        return ResponseLogProbs(self._policy(pairs, pairs.chosen), self._reference(pairs, pairs.chosen))
-
-    def labelled(self, pairs: Pairs) -> ResponseLogProbs:
-        """Chosen responses as desirable, rejected ones as not (each seed's chosen, then its rejected), with the mean
-        log-ratio of these responses laid behind the next row's prompt.
-        """
-        both = torch.cat([pairs.chosen, pairs.rejected], 1)
-        twice = Pairs(*(torch.cat([getattr(pairs, f)] * 2, 1) for f in pairs.__dataclass_fields__))
-        moved = replace(twice, prompt=twice.prompt.roll(1, 1))
-        with torch.no_grad():
-            ratio = self._policy(moved, both).sum() - self._reference(moved, both).sum()
-            behind_another = (ratio * twice.weight.flatten()).sum() / twice.weight.sum()
-        desirable = (torch.arange(both.shape[1]) < pairs.chosen.shape[1]).expand_as(both).flatten()
-        return ResponseLogProbs(
-            self._policy(twice, both),
-            self._reference(twice, both),
-            desirable=desirable,
-            mismatched_kl=behind_another,
-        )
-
-    def _policy(self, pairs: Pairs, responses: Tensor) -> LogProbs:
-        return self._log_probs(self.logits.log_softmax(-1), pairs, responses)
-
-    def _reference(self, pairs: Pairs, responses: Tensor) -> LogProbs:
-        return self._log_probs(self.world.reference.expand_as(self.logits), pairs, responses)
-
-    def _log_probs(self, table: Tensor, pairs: Pairs, responses: Tensor) -> LogProbs:
-        return LogProbs.from_sums(
-            self._cells(table, pairs, responses), self.world.lengths[pairs.prompt, responses].flatten()
-        )
-
-    def _cells(self, table: Tensor, pairs: Pairs, responses: Tensor) -> Tensor:
-        seed = torch.arange(table.shape[0])[:, None].expand_as(responses)
-        return table[seed, pairs.prompt, responses].flatten()
+    def _combined(self, features: Tensor, weights: Tensor) -> Tensor:
+        return torch.einsum("sprw,sw->spr", features, weights)
 
 
-def fit(
-    world: TabularWorld,
-    objective: str | Objective | Callable[..., Tensor],
-    *,
-    pairs: Pairs,
-    hyperparameters: Mapping[str, Any] | None = None,
-    steps: int = 300,
-    lr: float = 0.05,
-    batch: int | None = None,
-    seed: int = 0,
-) -> TabularPolicy:
-    """Train a policy from the reference with Adam, the learning rate falling linearly to 0.
-
-    objective: a registered name, what `find` returns, or the decorated function itself. pairs: as drawn by the world;
-    the policy gets one table for each of their seeds. batch: pairs of each seed in a step, drawn afresh from `seed`;
-    all of them if not given. Raises InputError if the function was not registered with @objective.
-    """
-    known = find(objective) if isinstance(objective, str) else getattr(objective, "__objective__", objective)
-    if not isinstance(known, Objective):
-        raise InputError(f"{objective!r} is not an objective", mend="decorate it with boresight.objective(...)")
-    values = dict(hyperparameters or {})
-    count, size = pairs.prompt.shape
-    policy = TabularPolicy.at_reference(world, count)
-    adam = torch.optim.Adam([policy.logits], lr=lr)
-    rng = torch.Generator().manual_seed(seed)
-    for step in range(steps):
-        adam.param_groups[0]["lr"] = lr * (1 - step / steps)
-        some = pairs if batch is None else pairs.take(torch.randint(size, (count, batch), generator=rng))
-        adam.zero_grad()
-        _loss(policy, known, some, values).backward()
-        adam.step()
-    return policy
-
-
-def _loss(policy: TabularPolicy, known: Objective, pairs: Pairs, values: dict[str, Any]) -> Tensor:
-    """Weighted mean over each seed's examples, summed over seeds, which are independent of each other."""
-    seeds = pairs.prompt.shape[0]
-    if "mismatched_kl" in known.needs and seeds > 1:
-        # That estimate is one number for the whole batch, so seeds must not share a batch.
-        return torch.stack([_loss(policy.of_seed(i), known, pairs.of_seed(i), values) for i in range(seeds)]).sum()
-    weight = pairs.weight
-    if known.takes is PairLogProbs:
-        losses = known.function(policy.pairs(pairs), **values)
-    elif known.takes is PairScores:
-        losses = known.function(policy.scored(pairs), **values)
-    elif "labels" in known.needs:
-        losses, weight = known.function(policy.labelled(pairs), **values), torch.cat([weight, weight], 1)
-    else:
-        losses = known.function(policy.demonstrations(pairs), **values)
-    return (losses.view_as(weight) * weight).sum(1).div(weight.sum(1)).sum()
-
-
-def _check_rate(flip: float) -> None:
-    if not 0 <= flip <= 1:
-        raise InputError(f"flip is {flip}", mend="give a share between 0 and 1")
+def _ordered(margin: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+    """Weighted share of margins with the sign of the truth, where that is not 0; (seeds, couples) each."""
+    weight = weight * (truth != 0)
+    right = (margin * truth > 0) + 0.5 * (margin == 0)
+    return (right * weight).sum(1) / weight.sum(1)

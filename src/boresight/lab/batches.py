@@ -1,0 +1,300 @@
+"""Batches of the exact worlds: from policy, data and what is known of the moment, all that an objective asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from boresight.errors import InputError
+from boresight.lab.drawn import Drawn, Lists, Pairs, Responses, Rows
+from boresight.objectives import (
+    Given,
+    ListLogProbs,
+    LogProbs,
+    Objective,
+    PairLogProbs,
+    PairScores,
+    PairSide,
+    ResponseLogProbs,
+)
+
+GRADIENT_NORMS = ("chosen_gradient_norm", "rejected_gradient_norm")
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The tokens of a grid (seeds, n, K) of responses and where they stand in a world's tables, all (tokens,) int64.
+
+    context: seed, prompt, and what else a distribution depends on. action: what it is a distribution of. row, column,
+    position: place in the grid and in the response. share: tokens among which the cell is spread, or None. count:
+    seeds * n * K.
+    """
+
+    context: tuple[Tensor, ...]
+    action: Tensor
+    owner: Tensor
+    row: Tensor
+    column: Tensor
+    position: Tensor
+    count: int
+    share: Tensor | None = None
+
+    def of(self, table: Tensor) -> Tensor:
+        """A table (*contexts, actions) at these cells, (tokens,)."""
+        return self._spread(table[(*self.context, self.action)])
+
+    def there(self, table: Tensor) -> Tensor:
+        """A table (*contexts) at these cells, (tokens,)."""
+        return self._spread(table[self.context])
+
+    def _spread(self, values: Tensor) -> Tensor:
+        return values if self.share is None else values / self.share
+
+
+class World(Protocol):
+    """What a policy asks of its world."""
+
+    @property
+    def embedding(self) -> Tensor:
+        """(prompts, width)."""
+
+    @property
+    def longest(self) -> int:
+        """Most tokens of a response."""
+
+    def cells(self, prompt: Tensor, response: Tensor) -> Cells:
+        """Where the tokens of a grid (seeds, n, K) of responses stand."""
+
+    def score(self, name: str, prompt: Tensor, response: Tensor) -> Tensor | None:
+        """Scores of that name, in the shape of `prompt`; None where there are none."""
+
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """The names of all its scores; the true reward is "score"."""
+
+    def steps(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """The step of each token and that step's score, (seeds, n, K, longest) each."""
+
+    def differences(self, rows: Rows) -> Tensor:
+        """Whether each token of a pair differs from the other response, (seeds, n, 2, longest) bool."""
+
+    def sample(self, table: Tensor, prompt: Tensor, count: int, rng: torch.Generator) -> Tensor:
+        """Responses drawn from one seed's table of logits, prompt: (n,). Shape (n, count)."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What a batch knows of the training around it."""
+
+    progress: float | None = None
+    state: Mapping[str, Tensor] = field(default_factory=dict)
+    heads: Mapping[str, Callable[..., Tensor]] = field(default_factory=dict)
+
+
+class Batches:
+    """Batches of one policy at one step: tables are made once, what an objective does not need is not made."""
+
+    def __init__(self, policy: Any, needs: Sequence[str], moment: Moment) -> None:
+        self.policy, self.world, self.needs, self.moment = policy, policy.world, needs, moment
+
+    @cached_property
+    def table(self) -> Tensor:
+        """Log-probs of the policy."""
+        return self.policy.log_probs()
+
+    def of(self, known: Objective, data: Drawn) -> tuple[Any, Tensor]:
+        """Batch and weights, see `Policy.batch`."""
+        if known.takes is PairLogProbs and isinstance(data, Pairs):
+            return self.pairs(data.rows()), data.weight
+        if known.takes is PairScores and isinstance(data, Pairs):
+            return self.policy.scored(data), data.weight
+        if known.takes is ListLogProbs and isinstance(data, Pairs | Lists):
+            return self.lists((data.lists() if isinstance(data, Pairs) else data).rows()), data.weight
+        if known.takes is ResponseLogProbs and isinstance(data, Pairs | Responses):
+            if isinstance(data, Responses):
+                rows = data.rows()
+            elif "labels" in self.needs:
+                rows = data.responses().rows()
+            else:
+                rows = data.rows().column(1 if "negatives" in self.needs else 0)
+            return self.responses(rows), rows.weight
+        what = type(data).__name__
+        raise InputError(
+            f"{known.id} takes {known.takes.__name__}, not {what}",
+            mend="lists make pairs by .pairs(), and responses by .best(); pairs serve every objective",
+        )
+
+    def pairs(self, rows: Rows) -> PairLogProbs:
+        """Place 0 chosen, place 1 rejected."""
+        if "difference" in self.needs and "difference" not in rows.extra:
+            rows = replace(rows, extra={**rows.extra, "difference": self.world.differences(rows)})
+        sides = [rows.column(0), rows.column(1)]
+        cells = [self.cells(side) for side in sides]
+        policy = [self.side(side, there) for side, there in zip(sides, cells, strict=True)]
+        others = tuple(PairSide(*(self.values(t, there) for there in cells)) for t in self._others())
+        given = self.given(rows, sides, others)
+        if self._twin() is not None:
+            given["twin"] = PairSide(*(self.values(self._twin(), there) for there in cells))
+        if "gradient_norms" in self.needs:
+            given["statistics"] = dict(zip(GRADIENT_NORMS, (self.norm(p, rows.weight) for p in policy), strict=True))
+        reference = self._reference()
+        return PairLogProbs(
+            PairSide(*policy),
+            None if reference is None else PairSide(*(self.values(reference, there) for there in cells)),
+            Given(**given),
+        )
+
+    def responses(self, rows: Rows) -> ResponseLogProbs:
+        """One response a row."""
+        policy, reference, given = self.single(rows)
+        labels = rows.desirable.flatten() if rows.desirable is not None and "labels" in self.needs else None
+        moved = self.mismatched(rows) if "mismatched_kl" in self.needs else None
+        return ResponseLogProbs(policy, reference, desirable=labels, mismatched_kl=moved, given=given)
+
+    def lists(self, rows: Rows) -> ListLogProbs:
+        """K responses a row."""
+        policy, reference, given = self.single(rows)
+        seeds, count, k = rows.response.shape
+        list_of = torch.arange(seeds * count).repeat_interleave(k)
+        grades = rows.grades.flatten() if rows.grades is not None and "grades" in self.needs else None
+        return ListLogProbs(policy, reference, list_of=list_of, count=seeds * count, grades=grades, given=given)
+
+    def single(self, rows: Rows) -> tuple[LogProbs, LogProbs | None, Given]:
+        """Log-probs of a grid under policy and reference, and all else."""
+        cells = self.cells(rows)
+        given = self.given(rows, [rows], tuple(self.values(t, cells) for t in self._others()))
+        if self._twin() is not None:
+            given["twin"] = self.values(self._twin(), cells)
+        reference = self._reference()
+        fixed = None if reference is None else self.values(reference, cells)
+        return self.side(rows, cells), fixed, Given(**given)
+
+    def given(self, rows: Rows, sides: Sequence[Rows], others: Any) -> dict[str, Any]:
+        """What a batch carries beyond log-probs."""
+        found: dict[str, Any] = {"others": others, "state": self.moment.state, "heads": self.moment.heads}
+        if "scores" in self.needs:
+            found["scores"] = self.scores(sides)
+        if "progress" in self.needs:
+            found["progress"] = self.moment.progress
+        if "embedding" in self.needs:
+            found["embedding"] = self.world.embedding[rows.prompt[:, :, 0].flatten()]
+        if "samples" in self.needs:
+            found["samples"] = self.samples(rows)
+        return found
+
+    def scores(self, sides: Sequence[Rows]) -> dict[str, Tensor]:
+        """Every score that the data or the world knows, in the order of the log-probs."""
+        names = {*self.world.score_names}
+        names |= {n for n, known in sides[0].extra.items() if known.ndim == 3 and n != "samples"}
+        found = {}
+        for name in sorted(names):
+            each = [
+                side.extra[name] if name in side.extra else self.world.score(name, side.prompt, side.response)
+                for side in sides
+            ]
+            found[name] = torch.cat([values.flatten() for values in each])
+        return found
+
+    def samples(self, rows: Rows) -> ListLogProbs:
+        """The samples that the data brings, one list a row."""
+        if "samples" not in rows.extra:
+            raise InputError("the data has no samples of the reference", mend="train by fit, which draws them")
+        drawn = rows.extra["samples"]
+        cells = self.world.cells(rows.prompt[:, :, :1].expand_as(drawn), drawn)
+        seeds, count, k = drawn.shape
+        return ListLogProbs(
+            self.values(self.table, cells),
+            self.values(self.policy.reference, cells),
+            list_of=torch.arange(seeds * count).repeat_interleave(k),
+            count=seeds * count,
+        )
+
+    def mismatched(self, rows: Rows) -> Tensor:
+        """Weighted mean log-ratio of the responses laid behind the prompt of the row before, 0-d."""
+        with torch.no_grad():
+            cells = self.world.cells(rows.prompt.roll(1, 1), rows.response)
+            ratio = self.values(self.table, cells).sum() - self.values(self.policy.reference, cells).sum()
+            return (ratio * rows.weight.flatten()).sum() / rows.weight.sum()
+
+    def norm(self, side: LogProbs, weight: Tensor) -> Tensor:
+        """Norm of the gradient of a side's mean log-prob with respect to all that is trained, 0-d."""
+        mean = (side.sum() * weight.flatten()).sum() / weight.sum()
+        found = torch.autograd.grad(mean, self.policy.leaves(), retain_graph=True)
+        return torch.stack([(g**2).sum() for g in found]).sum().sqrt().detach()
+
+    def side(self, rows: Rows, cells: Cells) -> LogProbs:
+        """The policy's log-probs of a grid, with all that is known of each token."""
+        plain = self.values(self.table, cells)
+        return LogProbs(plain.values, plain.owner, plain.count, self.known(rows, cells))
+
+    def values(self, table: Tensor, cells: Cells) -> LogProbs:
+        """Log-probs of a grid under a table of them."""
+        return LogProbs(cells.of(table), cells.owner, cells.count)
+
+    def cells(self, rows: Rows) -> Cells:
+        """Where the tokens of a grid stand."""
+        found: Cells = self.world.cells(rows.prompt, rows.response)
+        return found
+
+    def known(self, rows: Rows, cells: Cells) -> dict[str, Tensor]:
+        """What is known of each token, by name, (tokens, ...)."""
+        found: dict[str, Tensor] = {}
+        if "token_kl" in self.needs:
+            found["token_kl"] = cells.there(self._token_kl)
+        if "reference_kl" in self.needs:
+            found["reference_kl"] = cells.there(self._reference_kl)
+        if "entropy" in self.needs:
+            found["entropy"] = cells.there(_expectation(self.table, -self.table))
+        if "hidden" in self.needs:
+            found["hidden"] = self.policy.hidden(cells)
+        if "reference_hidden" in self.needs:
+            found["reference_hidden"] = self.policy.hidden(cells, reference=True)
+        if "steps" in self.needs:
+            step, score = self.world.steps(rows)
+            found["step"] = self._placed(rows.extra.get("step", step), rows, cells)
+            found["step_score"] = self._placed(rows.extra.get("step_score", score), rows, cells)
+        for name in ("noise", "difference"):
+            if name in self.needs and name in rows.extra:
+                found[name] = self._placed(rows.extra[name], rows, cells)
+        return found
+
+    @cached_property
+    def _token_kl(self) -> Tensor:
+        return _expectation(self.table, self.table - self.policy.reference)
+
+    @cached_property
+    def _reference_kl(self) -> Tensor:
+        return _expectation(self.policy.reference, self.policy.reference - self.table)
+
+    def _placed(self, values: Tensor, rows: Rows, cells: Cells) -> Tensor:
+        """(seeds, n, K, longest) at the tokens of a grid (seeds, n, K)."""
+        return values.expand(*rows.response.shape, -1)[cells.context[0], cells.row, cells.column, cells.position]
+
+    def _reference(self) -> Tensor | None:
+        return self.policy.reference if "reference" in self.needs else None
+
+    def _others(self) -> tuple[Tensor, ...]:
+        if "references" not in self.needs:
+            return ()
+        if not self.policy.others:
+            raise InputError("the objective needs further references", mend="give fit others=[logits, ...]")
+        return self.policy.others
+
+    def _twin(self) -> Tensor | None:
+        return self._twin_table if "twin" in self.needs and self.policy.twin is not None else None
+
+    @cached_property
+    def _twin_table(self) -> Tensor:
+        found: Tensor = self.policy.twin.log_probs()
+        return found
+
+
+def _expectation(log_probs: Tensor, values: Tensor) -> Tensor:
+    """Sum of exp(log_probs) * values over the last dimension; what has probability 0 adds nothing."""
+    there = log_probs > -torch.inf
+    return torch.where(there, log_probs.exp() * values.masked_fill(~there, 0.0), 0.0).sum(-1)
