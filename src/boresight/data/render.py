@@ -218,10 +218,8 @@ class Renderer:
         tokens = Tokens(np.asarray(ids, np.int32), mask, ends)
         bos = next((i for i, t in enumerate(ids) if t != self.tokenizer.bos_token_id), len(ids))
         place = max(1, len(head) + first)
-        answer = rendered.text[rendered.boundary :]
-        return Encoded(
-            tokens, place, seam, bos, rendered.in_context, same, special_text, answer=answer, reach=reach
-        )
+        text = rendered.text[rendered.boundary :]
+        return Encoded(tokens, place, seam, bos, rendered.in_context, same, special_text, answer=text, reach=reach)
 
     @cached_property
     def _prefix(self) -> list[int]:

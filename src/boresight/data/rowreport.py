@@ -31,8 +31,8 @@ SHOWN = 3
 class RowsReport:
     """Counts over a data set.
 
-    kind: pairs, responses or lists. examples: how many were looked at. made: rows. dropped: how many by reason (`REASONS`).
-    first: for each reason the sources of the first few, with details. renderer: `Renderer.describe()`.
+    kind: pairs, responses or lists. examples: how many were looked at. made: rows. dropped: how many by reason
+    (`REASONS`). first: for each reason the sources of the first few, with details. renderer: `Renderer.describe()`.
     The following count sequences (a pair has two; mismatched ones are left out): cut_prompts and cut_answers by
     truncation; endless without an end-of-turn; seams with a token across the seam of prompt and response;
     out_of_context where generation would start from another text than training shows, other_start where it would start

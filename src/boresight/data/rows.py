@@ -288,9 +288,7 @@ def _scores(example: Example, responses: list[int]) -> dict[str, tuple[float, ..
     for score in example.scores:
         given.setdefault(score.name, {}).setdefault(score.response, []).append(score.value)
     nan = float("nan")
-    found = {
-        name: tuple(sum(by[i]) / len(by[i]) if i in by else nan for i in responses) for name, by in given.items()
-    }
+    found = {name: tuple(sum(by[i]) / len(by[i]) if i in by else nan for i in responses) for name, by in given.items()}
     if found and "score" not in found:
         means = mean_scores(example)
         found["score"] = tuple(means.get(i, nan) for i in responses)

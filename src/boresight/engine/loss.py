@@ -47,7 +47,8 @@ def picked(values: LogProbs, parts: Sequence[Sequence[int]], sequences: Sequence
     """The log-probs of each part of the sequences, in its order, without waiting for a GPU."""
     places = _places(parts, sequences, values.values.device)
     return [
-        LogProbs(values.values[index], owner, len(part)) for part, (index, owner) in zip(parts, places, strict=True)
+        LogProbs(values.values[index], owner, len(part), {n: known[index] for n, known in values.per_token.items()})
+        for part, (index, owner) in zip(parts, places, strict=True)
     ]
 
 

@@ -110,6 +110,7 @@ class TokenLogProbs(nn.Module):
         groups: Sequence[Group] | None = None,
         needed: Tensor | None = None,
         fused: tuple[Sequence[Tensor], LossOf] | None = None,
+        states: bool = False,
     ) -> Any:
         """Log-probs of `targets`, (tokens,), in nats, fp32 (fp64 for a model in fp64).
 
@@ -118,7 +119,8 @@ class TokenLogProbs(nn.Module):
         the position that predicts each target. Without any response token the result is empty, but still tied to every
         parameter, so that a process without work takes part in the backward pass.
         fused: parts of the tokens and the loss of each, as in `fused_loss`; the result is then the sum of the losses
-        and the log-probs without gradient, by `fused_loss` where the head allows it.
+        and the log-probs without gradient, by `fused_loss` where the head allows it. states: the result is the
+        log-probs and the last hidden states that they are made of, (tokens, width); not for a head of the model's own.
         """
         if fused is not None:
             return self._fused(input_ids, attention_mask, predictor, targets, position_ids, groups, needed, *fused)
@@ -135,7 +137,8 @@ class TokenLogProbs(nn.Module):
                 return token_log_probs(rows, head.weight, targets, bias=head.bias, **shape)
             return module_log_probs(forward, rows, targets, vocabulary=form.vocabulary, **shape)
 
-        return called_once(head, compute, hidden) if is_sharded(head) else compute(head, hidden)
+        values = called_once(head, compute, hidden) if is_sharded(head) else compute(head, hidden)
+        return (values, hidden) if states else values
 
     def _fused(
         self,

@@ -46,11 +46,18 @@ def texts(rows: Sequence[Row], examples: Sequence[Example], renderer: Renderer, 
     found = []
     for row, example in zip(rows, examples, strict=True):
         wants = wanted(example, **kinds)
-        used = [i for w in wants for i in ((w.chosen, w.rejected) if kinds["kind"] == "pairs" else (w[0],))]
-        used = sorted(set(used)) if kinds["kind"] == "pairs" else used
-        group = renderer.group(example.prompt, [example.responses[i] for i in used])
-        made = [(e, example.responses[i]) for i, e in zip(used, group, strict=True) if isinstance(e, Encoded)]
-        for tokens in row.sequences[: 2 if kinds["kind"] == "pairs" else 1]:
+        members = {
+            "pairs": lambda w: (w.chosen, w.rejected),
+            "lists": lambda w: tuple(w),
+            "responses": lambda w: (w[0],),
+        }[kinds["kind"]]
+        used = sorted({i for w in wants for i in members(w)})
+        made = []
+        for prompt in dict.fromkeys(example.responses[i].prompt or example.prompt for i in used):
+            some = [i for i in used if (example.responses[i].prompt or example.prompt) == prompt]
+            group = renderer.group(prompt, [example.responses[i] for i in some])
+            made += [(e, example.responses[i]) for i, e in zip(some, group, strict=True) if isinstance(e, Encoded)]
+        for tokens in row.own[: 1 if kinds["kind"] == "responses" else None]:
             if not made:
                 continue
             encoded, response = max(made, key=lambda m, t=tokens: _likeness(m[0].tokens, t))  # type: ignore[misc]
@@ -59,7 +66,16 @@ def texts(rows: Sequence[Row], examples: Sequence[Example], renderer: Renderer, 
             source = row.source or f"example {row.index}"
             alike = _likeness(best, tokens)[2]
             found.append(
-                Text(tokens, example.prompt, content_of(response), source, same, alike, cut, encoded.special_text)
+                Text(
+                    tokens,
+                    response.prompt or example.prompt,
+                    content_of(response),
+                    source,
+                    same,
+                    alike,
+                    cut,
+                    encoded.special_text,
+                )
             )
     return found
 

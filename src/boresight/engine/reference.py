@@ -29,6 +29,7 @@ class Reference:
     its folder in a store. compute: sequences -> per-token log-probs of each response, (response length,) float32.
     tolerance: nats by which one token's log-prob may move with the batch it is computed in; for `verify`.
     model, switch: the model that computes and the context in which it is the reference, for who has to wrap it anew.
+    based: within `switch` the model stays the reference while the policy is trained: its base, or another adapter.
     """
 
     description: str
@@ -37,6 +38,7 @@ class Reference:
     tolerance: float
     model: Any = None
     switch: Callable[[], AbstractContextManager[None]] = nullcontext
+    based: bool = False
 
 
 def resolve_reference(
@@ -77,11 +79,11 @@ def resolve_reference(
                 "reference=base needs a policy with adapters, and this one has none", mend="use reference=start"
             )
         words = "the base model, adapters switched off"
-        return build(policy_model, module, words, [], lambda: adapters_off(policy_model))
+        return build(policy_model, module, words, [], lambda: adapters_off(policy_model), based=True)
     if choice.startswith("adapter:"):
         name = _named_adapter(policy_model, choice.removeprefix("adapter:"))
         words = f"the base model with adapter {choice.removeprefix('adapter:')}"
-        return build(policy_model, module, words, [name], lambda: adapter_on(policy_model, name))
+        return build(policy_model, module, words, [name], lambda: adapter_on(policy_model, name), based=True)
     if (Path(choice) / "adapter_config.json").is_file():
         raise InputError(f"reference={choice} is an adapter, not a model", mend=f"write reference=adapter:{choice}")
     model = load_model(choice).requires_grad_(False).eval()
@@ -115,6 +117,7 @@ def _build(
     adapters: list[str],
     switch: Callable[[], AbstractContextManager[None]] = nullcontext,
     *,
+    based: bool = False,
     pad_id: int,
     budget: int,
     autocast_dtype: torch.dtype | None,
@@ -149,7 +152,7 @@ def _build(
     stored = next(p.dtype for p in model.parameters() if p.is_floating_point())
     lowest = autocast_dtype or stored
     fingerprint = combine(at_start, f"autocast {autocast_dtype}", f"engine {ENGINE_VERSION}")
-    return Reference(description, fingerprint, compute, 0.25 if lowest.itemsize < 4 else 1e-3, model, switch)
+    return Reference(description, fingerprint, compute, 0.25 if lowest.itemsize < 4 else 1e-3, model, switch, based)
 
 
 def _named_adapter(model: Any, what: str) -> str:

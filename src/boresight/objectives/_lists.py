@@ -54,6 +54,11 @@ class ListLogProbs(Carrying):
         return self._reference
 
     @property
+    def has_grades(self) -> bool:
+        """Whether the responses are graded."""
+        return self._grades is not None
+
+    @property
     def grades(self) -> Tensor:
         """(responses,), higher is better. Raises ValueError if the responses are not graded."""
         if self._grades is None:

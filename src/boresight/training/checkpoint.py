@@ -19,6 +19,7 @@ from boresight.training.distributed import is_split, like, whole
 from boresight.training.folder import writing
 
 MANIFEST = "manifest.json"
+HEADS = "heads.safetensors"
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Progress:
 
     step: steps done. alarms: what the alarms remember. meter: metrics summed since the last line. metrics, raised: the
     newest metrics and the alarms so far, in words. micro_tokens, micro_batch: tokens and rows at once, which may have
-    come down. seconds: time spent.
+    come down. seconds: time spent. state: what the objective remembers of earlier batches.
     """
 
     step: int = 0
@@ -38,6 +39,7 @@ class Progress:
     micro_tokens: int | None = None
     micro_batch: int | None = None
     seconds: float = 0.0
+    state: Mapping[str, float] | None = None
 
 
 def save(
@@ -48,16 +50,18 @@ def save(
     optimizer: Any,
     progress: Progress,
     card: str,
+    heads: Any = None,
     main: bool = True,
 ) -> None:
     """Write a checkpoint: the model as `save_pretrained` does, optimizer state and progress under `training/`.
 
-    optimizer: its state is stored by parameter name; None to store the model alone. main: of many processes one writes;
+    optimizer: its state is stored by parameter name; None to store the model alone. heads: modules trained beside it,
+    stored as heads.safetensors. main: of many processes one writes;
     where the model is split over them all of them have to call this, since each brings its part.
     Raises RunError where there is no space left; the folder is then what it was.
     """
     weights = _weights(model, main)
-    state = _optimizer_state(model, optimizer, main) if optimizer is not None else {}
+    state = _optimizer_state(_names(model, heads), optimizer, main) if optimizer is not None else {}
     if not main:
         return
     aside = folder.with_name(f".{folder.name}.partial")
@@ -67,6 +71,8 @@ def save(
             (aside / "training").mkdir(parents=True)
             model.save_pretrained(aside, **({"state_dict": weights} if weights is not None else {}))
             tokenizer.save_pretrained(aside)
+            if heads:
+                save_file({n: t.cpu().contiguous() for n, t in heads.state_dict().items()}, aside / HEADS)
             (aside / "README.md").write_text(card, encoding="utf-8")
             if optimizer is not None:
                 save_file(state, aside / "training" / "optimizer.safetensors")
@@ -120,13 +126,15 @@ def load_progress(folder: Path) -> Progress:
         raise RunError(f"{path} is of another version: {error}", mend="resume with the version that wrote it") from None
 
 
-def load_optimizer(folder: Path, optimizer: Any, model: Any) -> None:
-    """Put a checkpoint's optimizer state back, by parameter name, whatever the number of processes was."""
+def load_optimizer(folder: Path, optimizer: Any, model: Any, heads: Any = None) -> None:
+    """Put a checkpoint's optimizer state back, by parameter name, whatever the number of processes; and the heads."""
+    if heads:
+        heads.load_state_dict(load_file(folder / HEADS))
     stored: dict[str, dict[str, torch.Tensor]] = {}
     for key, value in load_file(folder / "training" / "optimizer.safetensors").items():
         name, _, what = key.rpartition("|")
         stored.setdefault(name, {})[what] = value
-    names = _names(model)
+    names = _names(model, heads)
     for group in optimizer.param_groups:
         for p in group["params"]:
             if names[id(p)] in stored:
@@ -156,8 +164,9 @@ def sweep(checkpoints: Path) -> None:
         shutil.rmtree(rest, ignore_errors=True)
 
 
-def _names(model: Any) -> dict[int, str]:
-    return {id(p): name for name, p in model.named_parameters()}
+def _names(model: Any, heads: Any = None) -> dict[int, str]:
+    beside = heads.named_parameters(prefix="heads") if heads else ()
+    return {id(p): name for name, p in (*model.named_parameters(), *beside)}
 
 
 def _weights(model: Any, main: bool) -> dict[str, torch.Tensor] | None:
@@ -177,8 +186,7 @@ def _weights(model: Any, main: bool) -> dict[str, torch.Tensor] | None:
     return dict(state)
 
 
-def _optimizer_state(model: Any, optimizer: Any, main: bool) -> dict[str, torch.Tensor]:
-    names = _names(model)
+def _optimizer_state(names: dict[int, str], optimizer: Any, main: bool) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = {}
     for p, state in optimizer.state.items():
         for key, value in state.items():

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,17 @@ from boresight.engine.scores import ResponseScores, scores
 from boresight.engine.store import ReferenceStore
 from boresight.errors import InputError
 from boresight.objectives import LogProbs, Objective, PairScores
+from boresight.training import extra, live
 from boresight.training.ahead import Ahead
-from boresight.training.batches import Batch, assemble
+from boresight.training.batches import Batch, Context, assemble, own, places, sampled
 from boresight.training.distributed import equalise, exchange, launched_split, split, together
 from boresight.training.guard import Flags, fused, lazily
+from boresight.training.known import noise
+from boresight.training.live import Live, through_states, with_states
 from boresight.training.load import Kind, turn_ends
 from boresight.training.material import half, longest, policy, precision, read_examples, rows_of
 from boresight.training.memory import Estimate, before_loading, estimate, show
-from boresight.training.microbatch import Key, Micro, ready
+from boresight.training.microbatch import Kept, Key, Micro, ready
 from boresight.training.order import Order
 from boresight.training.placement import Sizes, place
 from boresight.training.recipe import Recipe
@@ -50,6 +53,10 @@ class Job:
     micro_tokens, micro_batch: tokens and, where that is limited, rows at once; halved when memory runs out.
     at_once: rows and tokens of the largest micro-batch of what was tried last, on any process.
     lazy: losses and gradients that are not finite are found one step late (`guard.py`).
+    others: stores of the further references. embedding: a row's prompt as a vector. live: the reference itself, where
+    its distributions are needed. twin: the slow twin of the policy. heads: small modules trained beside the policy.
+    state: what the objective remembers of earlier batches. statistics: numbers of the newest global batch. done: steps
+    done.
     """
 
     recipe: Recipe
@@ -80,6 +87,14 @@ class Job:
     reference: str | None
     ends: list[int]
     reporter: Reporter
+    others: tuple[ReferenceStore, ...] = ()
+    embedding: Callable[[Row], Tensor] | None = None
+    live: Live | None = None
+    twin: Any = None
+    heads: Any = field(default_factory=dict)
+    state: dict[str, Tensor] = field(default_factory=dict)
+    statistics: dict[str, Tensor] = field(default_factory=dict)
+    done: int = 0
     at_once: tuple[int, int] = (1, 1)
     pending: Flags | None = None
 
@@ -99,54 +114,113 @@ class Job:
                 return scores(self.module, tokens, self.pad_id, self.device)
             return logprobs(self.module, tokens, self.pad_id, self.device)
 
+    @property
+    def kept(self) -> Kept:
+        """What is kept on disk of the rows."""
+        return Kept(self.store, self.others, self.embedding)
+
+    def restore(self, step: int, state: Mapping[str, float]) -> None:
+        """Go on after `step` steps with what the objective remembered then."""
+        self.done = step
+        self.state |= {name: torch.tensor(value, dtype=torch.float64) for name, value in state.items()}
+
+    def context(self, step: int, statistics: Mapping[str, Tensor] | None = None) -> Context:
+        """What holds for the whole batch of a step."""
+        return Context(statistics or {}, self.state, step, step / max(1, self.order.steps), self.heads)
+
     def prepared(self, key: Key) -> Micro:
         """The micro-batch of these row numbers, read and made ready."""
         table = self.eval_rows if key.held_out else self.rows
         assert table is not None
-        return ready(self.objective, self.store, [table[i] for i in key.numbers], key.live)
+        return ready(self.objective, self.kept, [table[i] for i in key.numbers], key.live)
 
-    def losses(self, rows: Sequence[Row], mismatched_kl: Tensor | None = None) -> tuple[Tensor, Batch]:
+    def losses(self, rows: Sequence[Row], context: Context | None = None) -> tuple[Tensor, Batch]:
         """One loss a row, shape (rows,), before weights; and the batch that the objective was given."""
-        return self.losses_of(ready(self.objective, self.store, rows), mismatched_kl)
+        return self.losses_of(ready(self.objective, self.kept, rows), context or self.context(0))
 
-    def losses_of(self, micro: Micro, mismatched_kl: Tensor | None = None) -> tuple[Tensor, Batch]:
+    def losses_of(self, micro: Micro, context: Context) -> tuple[Tensor, Batch]:
         """The same for a micro-batch that is ready."""
-        reference = self._reference(micro)
-        batch = assemble(self.objective, micro.rows, self.forward(micro.tokens), reference, mismatched_kl)
+        if through_states(self.objective):
+            with self.accelerator.autocast():
+                policy: Any = with_states(self, micro, self.known(micro, context))
+        else:
+            policy = self.forward(micro.tokens)
+            if isinstance(policy, LogProbs):
+                policy = replace(policy, per_token=self.known(micro, context))
+        batch = self.assembled(micro, policy, context)
         return self.objective.function(batch, **self.hyperparameters), batch
 
-    def total_loss(self, micro: Micro, mismatched_kl: Tensor | None = None) -> tuple[Tensor, Tensor, Batch]:
+    def assembled(self, micro: Micro, policy: LogProbs | Tensor, context: Context) -> Batch:
+        """The batch of a micro-batch from the policy's log-probs of its tokens."""
+        embedding = micro.embedding.to(self.device, non_blocking=True) if micro.embedding is not None else None
+        twin = self.twin.log_probs(micro.tokens) if self.twin is not None else None
+        others = [self._here(other) for other in micro.others]
+        return assemble(self.objective, micro.rows, policy, self._reference(micro), others, embedding, context, twin)
+
+    def known(self, micro: Micro, context: Context) -> dict[str, Tensor]:
+        """What is known of each response token of a micro-batch without the model, by name, on the device."""
+        found = dict(micro.per_token)
+        if "noise" in self.objective.needs:
+            found["noise"] = noise(micro.tokens, self.recipe.seed, context.step)
+        return {name: values.to(self.device, non_blocking=True) for name, values in found.items()}
+
+    def total_loss(self, micro: Micro, context: Context) -> tuple[Tensor, Tensor, Batch]:
         """Sum of weight * loss, from which gradients flow; the losses of the rows, (rows,), and their batch, without.
 
         As every row's loss depends on its own log-probs alone, head and loss are computed a few rows at a time.
         """
         weights = micro.weights.to(self.device, non_blocking=True)
-        if self.objective.takes is PairScores or not torch.is_grad_enabled():
-            losses, batch = self.losses_of(micro, mismatched_kl)
+        apart = self.objective.takes is not PairScores and not through_states(self.objective) and self.twin is None
+        if not apart or not torch.is_grad_enabled():
+            losses, batch = self.losses_of(micro, context)
             return (losses * weights).sum(), losses, batch
-        rows, reference, found = len(micro.rows), self._reference(micro), []
-        parts = parts_of(micro.lengths.int().tolist(), int(self.model.config.get_text_config().vocab_size))
-        numbers = [[row + side for side in range(0, len(micro.tokens), rows) for row in part] for part in parts]
+        reference, found = self._reference(micro), []
+        parts, numbers = self.pieces(micro)
         kept = [None] * len(parts) if reference is None else picked(reference, numbers, micro.tokens)
+        others = [picked(self._here(other), numbers, micro.tokens) for other in micro.others]
+        known = self.known(micro, context)
+        laid = [p.per_token for p in picked(self._laid(micro, known), numbers, micro.tokens)] if known else []
+        embedding = micro.embedding.to(self.device, non_blocking=True) if micro.embedding is not None else None
 
         def loss_of(g: int, policy: LogProbs) -> Tensor:
-            some = [micro.rows[row] for row in parts[g]]
-            batch = assemble(self.objective, some, policy, kept[g], mismatched_kl)
+            batch = assemble(
+                self.objective,
+                [micro.rows[row] for row in parts[g]],
+                replace(policy, per_token=laid[g]) if laid else policy,
+                kept[g],
+                [other[g] for other in others],
+                embedding[parts[g][0] : parts[g][-1] + 1] if embedding is not None else None,
+                context,
+            )
             losses = self.objective.function(batch, **self.hyperparameters)
             found.append(losses.detach())
             return (losses * weights[parts[g][0] : parts[g][-1] + 1]).sum()
 
         with self.accelerator.autocast():
             total, policy = total_loss(self.module, micro.tokens, numbers, loss_of, self.pad_id, self.device)
-        batch = assemble(self.objective, micro.rows, policy, reference, mismatched_kl)
+        batch = self.assembled(micro, replace(policy, per_token=known), context)
         return total, torch.cat(found), batch
 
+    def pieces(self, micro: Micro) -> tuple[list[list[int]], list[list[int]]]:
+        """Rows of a micro-batch a few at a time, and where each few's sequences stand in its tokens."""
+        vocabulary = int(self.model.config.get_text_config().vocab_size)
+        lengths = [sum(t.response_length for t in (*own(self.objective, row), *sampled(row))) for row in micro.rows]
+        parts = parts_of(lengths, vocabulary)
+        return parts, [places(self.objective, micro.rows, part) for part in parts]
+
+    def _laid(self, micro: Micro, known: dict[str, Tensor]) -> LogProbs:
+        """What is known of tokens, beside log-probs that nobody reads."""
+        lengths = [t.response_length for t in micro.tokens]
+        owner = torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)).to(self.device, non_blocking=True)
+        return LogProbs(torch.zeros(sum(lengths), device=self.device), owner, len(lengths), known)
+
     def _reference(self, micro: Micro) -> LogProbs | None:
-        reference = micro.reference
-        if reference is None:
-            return None
-        values, owner = (x.to(self.device, non_blocking=True) for x in (reference.values, reference.owner))
-        return LogProbs(values, owner, reference.count)
+        return None if micro.reference is None else self._here(micro.reference)
+
+    def _here(self, values: LogProbs) -> LogProbs:
+        """On the device, without waiting for it."""
+        flat, owner = (x.to(self.device, non_blocking=True) for x in (values.values, values.owner))
+        return LogProbs(flat, owner, values.count)
 
     def mismatched_ratio(self, micro: Micro) -> Tensor:
         """Sum of log policy - log reference on mismatched responses, and their number: (2,) fp64, on the device."""
@@ -259,6 +333,7 @@ def prepare(
         rows = rows_of(examples, recipe, renderer, reporter)
         return rows, rows_of(eval_examples, recipe, renderer, reporter) if eval_examples is not None else None
 
+    extra.check(recipe, objective, divided=divided)
     rows, eval_rows = together(accelerator, make_all)
     order = Order(len(rows), batch=recipe.batch, epochs=recipe.epochs, max_steps=recipe.max_steps, seed=recipe.seed)
 
@@ -270,6 +345,28 @@ def prepare(
         raise InputError("no parameter of the model is trainable", mend="check adapter= and the model's requires_grad")
     # One process's word: were the layouts to differ, so would the micro-batches.
     layout = exchange(accelerator, module.layout)[0]
+    if kind == "causal":
+        live.check(module, objective)
+    against = None
+    if "reference" in objective.needs:
+        against = find(
+            recipe,
+            loaded,
+            torch.device("cpu") if divided else device,
+            bf16=bf16,
+            resumed=checkpoint is not None,
+            fingerprint=reference,
+        )
+    ends = turn_ends(loaded, renderer)
+    if "samples" in objective.needs and against is not None:
+        first = against
+
+        def draw() -> list[Rows]:
+            tables = [rows] if eval_rows is None else [rows, eval_rows]
+            return extra.sampled(tables, recipe, first, loaded, ends, half=bf16, reporter=reporter)
+
+        drawn = together(accelerator, draw)
+        rows, eval_rows = drawn[0], drawn[1] if len(drawn) > 1 else None
     sizes = Sizes.of(rows, objective)
     budget = min(micro_tokens or recipe.micro_tokens, recipe.micro_tokens)
     limit = min((n for n in (micro_batch, recipe.micro_batch) if n is not None), default=None)
@@ -286,16 +383,6 @@ def prepare(
         local_processes=local,
     )
     show(memory, reporter)
-    against = None
-    if "reference" in objective.needs:
-        against = find(
-            recipe,
-            loaded,
-            torch.device("cpu") if divided else device,
-            bf16=bf16,
-            resumed=checkpoint is not None,
-            fingerprint=reference,
-        )
     if divided:
         module = split(module, device)
     else:
@@ -303,14 +390,19 @@ def prepare(
     store, seen = None, None
     if against is not None:
         compute = of_split(against, model, module, accelerator, loaded.pad_id, recipe.micro_tokens) if divided else None
-        store, seen = fill(
-            recipe, against, [t for t in (rows, eval_rows) if t is not None], accelerator, reporter, compute
-        )
+        tables = [t for t in (rows, eval_rows) if t is not None]
+        store, seen = fill(recipe, against, tables, accelerator, reporter, compute)
+    tables = [t for t in (rows, eval_rows) if t is not None]
+    others = extra.further(recipe, loaded, tables, accelerator, reporter, device, resumed=checkpoint is not None)
+    embedding = extra.embedded(objective, against, tables, reporter)
+    beside = live.keep(against, model, module, objective) if against is not None else None
+    heads = extra.heads(objective, model, recipe.hyperparameters(), device)
+    equalise(accelerator, list(heads.parameters()))
     if recipe.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if recipe.adapter != "none":
             model.enable_input_require_grads()
-    trained = [p for p in model.parameters() if p.requires_grad]
+    trained = [p for p in (*model.parameters(), *heads.parameters()) if p.requires_grad]
     optimizer = torch.optim.AdamW(
         trained,
         lr=recipe.peak_lr,
@@ -346,6 +438,11 @@ def prepare(
         store=store,
         witness=seen,
         reference=against.fingerprint if against is not None else None,
-        ends=turn_ends(loaded, renderer),
+        ends=ends,
         reporter=reporter,
+        others=others,
+        embedding=embedding,
+        live=beside,
+        heads=heads,
+        state={name: torch.tensor(value, dtype=torch.float64) for name, value in objective.state.items()},
     )

@@ -74,6 +74,7 @@ def fit(job: Job, folder: Path, trackers: Sequence[Any], progress: Progress, car
             micro_tokens=job.micro_tokens,
             micro_batch=job.micro_batch,
             seconds=outcome.seconds,
+            state={name: float(value) for name, value in job.state.items()},
         )
         checkpoint(job, folder / "checkpoints", at, card)
 
@@ -155,6 +156,7 @@ def checkpoint(job: Job, folder: Path, progress: Progress, card: str) -> None:
         optimizer=job.optimizer,
         progress=progress,
         card=card,
+        heads=job.heads,
         main=main,
     )
     if main:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from boresight.objectives import LogProbs, PairLogProbs, PairScores, ResponseLogProbs
+from boresight.objectives import ListLogProbs, LogProbs, PairLogProbs, PairScores, ResponseLogProbs
 from boresight.training.distributed import add_up
 
 Counted = tuple[Tensor, Tensor | None]
@@ -61,7 +61,7 @@ class Meter:
         return {n: s / c if c > 0 else float("nan") for n, (s, c) in total.items()}
 
 
-def measure(batch: PairLogProbs | ResponseLogProbs | PairScores) -> dict[str, Counted]:
+def measure(batch: PairLogProbs | ResponseLogProbs | ListLogProbs | PairScores) -> dict[str, Counted]:
     """What is worth knowing of a batch, per example; ties in the accuracy count half.
 
     A tie is a margin of log-probs that is less than the rounding of the sums it is the difference of.
@@ -71,6 +71,8 @@ def measure(batch: PairLogProbs | ResponseLogProbs | PairScores) -> dict[str, Co
     values: dict[str, Counted] = {}
     if isinstance(batch, PairScores):
         return values | {"margin": (batch.margin(), None), "accuracy": (_wins(batch.margin()), None)}
+    if isinstance(batch, ListLogProbs):
+        return _list(batch)
     if isinstance(batch, ResponseLogProbs):
         values |= _side("", batch.policy)
         if batch.has_reference:
@@ -93,6 +95,28 @@ def measure(batch: PairLogProbs | ResponseLogProbs | PairScores) -> dict[str, Co
     # At the start the margin against the reference is nothing but rounding, and no side wins by that.
     rounding = torch.finfo(margin.dtype).eps / 2 * sum(x.abs() for x in sums)
     return values | {"margin": (margin, None), "accuracy": (_wins(margin, rounding), None)}
+
+
+def _list(batch: ListLogProbs) -> dict[str, Counted]:
+    """Of each list: log-prob a token, length, gain, and the share of its graded couples that are in the right order."""
+    sums, lengths = batch.policy.sum(), batch.policy.lengths().to(batch.policy.values.dtype)
+    sizes = batch.sizes().to(sums.dtype)
+    values: dict[str, Counted] = {
+        "logp_token": (batch.sum(sums), batch.sum(lengths)),
+        "length": (batch.sum(lengths), sizes),
+    }
+    worth, rounding = sums, torch.zeros_like(sums)
+    if batch.has_reference:
+        worth = batch.gains()
+        rounding = torch.finfo(sums.dtype).eps / 2 * (sums.abs() + batch.reference.sum().abs())
+        values["gain"] = (batch.sum(worth), sizes)
+    if batch.has_grades:
+        better, worse = batch.better()
+        right = _wins(worth[better] - worth[worse], rounding[better] + rounding[worse])
+        zero = sums.new_zeros(len(batch))
+        count = zero.index_add(0, batch.list_of[better], torch.ones_like(right))
+        values["accuracy"] = (zero.index_add(0, batch.list_of[better], right), count)
+    return values
 
 
 def _side(prefix: str, side: LogProbs) -> dict[str, Counted]:

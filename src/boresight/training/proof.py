@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from boresight.data.tokens import Row
 from boresight.engine.adapters import active_adapters, adapter_names, is_fresh
@@ -30,13 +29,13 @@ from boresight.engine.proof_model import (
 from boresight.engine.proof_paths import path_lines
 from boresight.engine.proof_texts import text_lines, texts
 from boresight.errors import RunError
-from boresight.objectives import ResponseLogProbs
-from boresight.training.batches import row_options
+from boresight.training.batches import Context, row_options
 from boresight.training.distributed import exchange
 from boresight.training.job import Job
 from boresight.training.microbatch import ready
 from boresight.training.proof_loss import loss_lines
-from boresight.training.step import attempt
+from boresight.training.survey import gradient_norms
+from boresight.training.work import attempt
 
 READ = 32
 """Rows whose texts and masks are read back; the model sees four of them at the most."""
@@ -132,12 +131,12 @@ def _measure(job: Job, step: int) -> tuple[list[Line], Values]:
 
 
 def _lines(job: Job, step: int, used: list[Bench]) -> Iterator[Line]:
-    sides = 1 if job.objective.takes is ResponseLogProbs else 2
-    numbers = proof_rows(job.rows.lengths(), sides, job.model, seed=job.recipe.seed)
+    numbers = proof_rows(job.rows.lengths(), job.sizes.sides, job.model, seed=job.recipe.seed)
     rows = [job.rows[i] for i in numbers]
     more = np.random.default_rng(job.recipe.seed).permutation(len(job.rows))[:READ].tolist()
     read = [*rows, *(job.rows[i] for i in more if i not in numbers)]
-    kinds = {k: v for k, v in row_options(job.objective).items() if k != "mismatched"} | {"ranked": job.recipe.ranked}
+    options = row_options(job.objective)
+    kinds = {k: options[k] for k in ("kind", "labelled")} | {"ranked": job.recipe.ranked}
     seen = texts(read, [job.examples[row.index] for row in read], job.renderer, **kinds)
     yield from text_lines(seen, job.renderer, job.ends, job.pad_id, job.model)
     yield finite_line(job.model)
@@ -149,10 +148,10 @@ def _lines(job: Job, step: int, used: list[Bench]) -> Iterator[Line]:
     yield from adapter_lines(bench, _saved_adapter(job, step))
     yield from path_lines(bench)
     yield _reference_line(job, bench, step)
-    kl = _mismatched_kl(job, rows, at_once)
+    context = _context(job, numbers, rows, at_once, step)
     adapted = job.recipe.adapter != "none"
     yield trainable_line(job.model, (p for g in job.optimizer.param_groups for p in g["params"]), adapted)
-    yield from loss_lines(job, bench, rows, kl, at_once)
+    yield from loss_lines(job, bench, rows, context, at_once)
 
 
 def _bench(job: Job, rows: Sequence[Row], at_once: int) -> Bench:
@@ -162,7 +161,7 @@ def _bench(job: Job, rows: Sequence[Row], at_once: int) -> Bench:
         model=job.model,
         tokens=[t for row in rows for t in row.sequences],
         pad_id=job.pad_id,
-        micro=at_once * len(rows[0].sequences),
+        micro=at_once * max(len(row.sequences) for row in rows),
         autocast=torch.bfloat16 if job.accelerator.mixed_precision == "bf16" else None,
         checkpointing=job.recipe.gradient_checkpointing,
         store=job.store,
@@ -181,13 +180,17 @@ def _saved_adapter(job: Job, step: int) -> Any:
     return load_peft_weights(job.recipe.model, device="cpu")
 
 
-@torch.no_grad()
-def _mismatched_kl(job: Job, rows: list[Row], at_once: int) -> Tensor | None:
-    if "mismatched_kl" not in job.objective.needs or job.store is None:
-        return None
-    parts = [ready(job.objective, job.store, rows[i : i + at_once]) for i in range(0, len(rows), at_once)]
-    total, count = torch.stack([job.mismatched_ratio(part) for part in parts]).sum(0)
-    return (total / count).float().to(job.device)
+def _context(job: Job, numbers: list[int], rows: list[Row], at_once: int, step: int) -> Context:
+    """What the objective needs to know of the proof's rows as a whole."""
+    statistics = {}
+    if "mismatched_kl" in job.objective.needs and job.store is not None:
+        with torch.no_grad():
+            parts = [ready(job.objective, job.kept, rows[i : i + at_once]) for i in range(0, len(rows), at_once)]
+            total, count = torch.stack([job.mismatched_ratio(part) for part in parts]).sum(0)
+        statistics["mismatched_kl"] = (total / count).float().to(job.device)
+    if "gradient_norms" in job.objective.needs:
+        statistics |= gradient_norms(job, numbers)
+    return job.context(step, statistics)
 
 
 # ---- the reference

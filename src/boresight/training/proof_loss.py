@@ -1,6 +1,6 @@
 """The proof's lines about the loss: its closed form, rows that do not meddle with each other, loss and gradients.
 
-The objective's batch is put together here a second time, row by row, from the oracle's values.
+The objective's batch is put together a second time (`proof_batch.py`), row by row, from the oracle's values.
 """
 
 from __future__ import annotations
@@ -14,49 +14,70 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from boresight.data.tokens import Row, Tokens
+from boresight.data.tokens import Row
 from boresight.engine.headform import bare
 from boresight.engine.proof import Bench, Line, absent, alone, batches, judged
 from boresight.engine.proof_model import gradient, gradient_lines
-from boresight.objectives import LogProbs, PairLogProbs, PairScores, PairSide, ResponseLogProbs
-from boresight.training.batches import Batch, assemble, sequences
+from boresight.objectives import ListLogProbs, LogProbs, ResponseLogProbs
+from boresight.training import coupled
+from boresight.training.batches import Context, assemble, own, places
 from boresight.training.job import Job
-from boresight.training.microbatch import ready
+from boresight.training.live import through_states, with_states
+from boresight.training.microbatch import Kept, ready
+from boresight.training.proof_batch import by_hand
 
 
-def loss_lines(job: Job, bench: Bench, rows: list[Row], kl: Tensor | None, at_once: int) -> Iterator[Line]:
-    """The lines about the objective's loss on `rows`, `at_once` in the model; kl: the mismatched-pair KL, if needed."""
-    yield _closed_form_line(job, bench, rows, at_once)
-    yield _coupling_line(job, bench, rows, kl)
+def loss_lines(job: Job, bench: Bench, rows: list[Row], context: Context, at_once: int) -> Iterator[Line]:
+    """The lines about the objective's loss on `rows`, `at_once` in the model; context: what is known of them all."""
+    yield _closed_form_line(job, bench, rows, context, at_once)
+    if through_states(job.objective):
+        # The oracle knows log-probs alone.
+        yield _known_line(bench)
+        for name in ("rows by themselves", "loss", "gradient"):
+            yield absent(name, f"{job.objective.id} needs hidden states, which only the run's own path gives")
+        return
+    yield _coupling_line(job, bench, rows, context)
     yield _known_line(bench)
-    ours, theirs, saturated = _gradients(job, bench, rows, kl, at_once)
+    ours, theirs, saturated = _gradients(job, bench, rows, context, at_once)
     yield _loss_line(bench, ours[1], theirs[1])
     yield from gradient_lines(bench, ours[0], theirs[0], saturated)
 
 
-def _closed_form_line(job: Job, bench: Bench, rows: list[Row], at_once: int) -> Line:
+def _closed_form_line(job: Job, bench: Bench, rows: list[Row], context: Context, at_once: int) -> Line:
     """The loss at zero margin: policy laid beside itself, through the run's own assembly and objective."""
     name, objective = "loss at zero margin", job.objective
+    referred = "reference" in objective.needs
     if objective.closed_form(**job.hyperparameters, nll=1.0) is None:
         return absent(name, f"{objective.id} has no closed form")
-    both = objective.takes is not ResponseLogProbs
+    if objective.takes is ListLogProbs and not referred:
+        return absent(name, "a list without a reference has no margin that is zero")
     worst, shown = 0.0, 0.0
+    none = {n: v if n != "mismatched_kl" else torch.zeros_like(v) for n, v in context.statistics.items()}
+    context = replace(context, statistics=none)
     with torch.no_grad():
         for part in _parts(rows, at_once):
-            if both and "reference" not in objective.needs:
+            if objective.takes is not ResponseLogProbs and not referred:
                 part = [replace(row, sequences=(row.sequences[0],) * 2) for row in part]
-            tokens = sequences(objective, part)
-            policy = job.forward(tokens)
-            reference = policy if isinstance(policy, LogProbs) and "reference" in objective.needs else None
+            micro = ready(objective, Kept(embedding=job.embedding), part)
+            policy: Any = job.forward(micro.tokens)
             if isinstance(policy, Tensor):
                 policy = policy - policy
-            zero = torch.zeros((), device=job.device) if "mismatched_kl" in objective.needs else None
-            losses = objective.function(assemble(objective, part, policy, reference, zero), **job.hyperparameters)
+            elif through_states(objective):
+                with job.accelerator.autocast():
+                    policy = with_states(job, micro, job.known(micro, context))
+            else:
+                policy = replace(policy, per_token=job.known(micro, context))
+            reference = replace(policy, per_token={}) if isinstance(policy, LogProbs) and referred else None
+            others = [reference] * len(job.others) if reference is not None else []
+            embedding = micro.embedding.to(job.device) if micro.embedding is not None else None
+            batch = assemble(objective, part, policy, reference, others, embedding, context, reference)
+            losses = objective.function(batch, **job.hyperparameters)
             for i, loss in enumerate(losses.double().tolist()):
                 nll = -float(policy.mean()[i]) if isinstance(policy, LogProbs) else 0.0
                 expected = objective.closed_form(**job.hyperparameters, nll=nll)
                 assert expected is not None
-                shown = loss / tokens[i].response_length if objective.per == "token" else loss
+                length = sum(t.response_length for t in own(objective, part[i]))
+                shown = loss / length if objective.per == "token" else loss
                 apart = abs(shown - expected) / max(1.0, abs(expected))
                 worst = apart if not apart <= worst else worst
     return judged(
@@ -69,11 +90,13 @@ def _closed_form_line(job: Job, bench: Bench, rows: list[Row], at_once: int) -> 
     )
 
 
-def _coupling_line(job: Job, bench: Bench, rows: list[Row], kl: Tensor | None) -> Line:
+def _coupling_line(job: Job, bench: Bench, rows: list[Row], context: Context) -> Line:
     """The objective's losses and their gradients are the same for rows together and for each alone."""
-    losses, slopes = _by_hand(job, bench, rows, kl, [rows])
-    single, own = _by_hand(job, bench, rows, kl, [[row] for row in rows])
-    residual = max(_relative(losses, single), _relative(slopes, own), key=lambda x: (np.isnan(x), x))
+    if job.objective.over == "batch":
+        return absent("rows by themselves", f"{job.objective.id}'s loss is made over the batch, and it gets all of it")
+    losses, slopes = _by_hand(job, bench, rows, context, [rows])
+    single, each = _by_hand(job, bench, rows, context, [[row] for row in rows])
+    residual = max(_relative(losses, single), _relative(slopes, each), key=lambda x: (np.isnan(x), x))
     broken = next((i for i, loss in enumerate(single) if not np.isfinite(loss)), None)
     if broken is not None:
         words = f"the loss is not finite: {single[broken]:g} on {rows[broken].source or f'row {rows[broken].index}'}"
@@ -90,47 +113,22 @@ def _coupling_line(job: Job, bench: Bench, rows: list[Row], kl: Tensor | None) -
 
 
 def _by_hand(
-    job: Job, bench: Bench, rows: list[Row], kl: Tensor | None, parts: list[list[Row]]
+    job: Job, bench: Bench, rows: list[Row], context: Context, parts: list[list[Row]]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Losses of the rows and their slopes in the oracle's values, fp64, the rows cut into `parts`."""
-    sides = len(rows[0].sequences)
-    place = {id(row): i * sides for i, row in enumerate(rows)}
+    ends = np.cumsum([0, *(len(row.sequences) for row in rows)]).tolist()
+    place = {id(row): ends[i] for i, row in enumerate(rows)}
     leaves = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in bench.truth]
     losses = []
     for part in parts:
-        values = [[leaves[place[id(row)] + k] for k in range(sides)] for row in part]
-        losses.append(_objective(job, part, values, None if kl is None else kl.cpu()).reshape(-1))
+        values = [[leaves[place[id(row)] + k] for k in range(len(row.sequences))] for row in part]
+        losses.append(by_hand(job, part, values, context).reshape(-1))
     whole = torch.cat(losses)
     slopes = (
         torch.autograd.grad(whole.sum(), leaves, allow_unused=True) if whole.requires_grad else [None] * len(leaves)
     )
     flat = [(torch.zeros_like(x) if g is None else g).reshape(-1) for x, g in zip(leaves, slopes, strict=True)]
     return whole.detach().numpy(), torch.cat(flat).numpy()
-
-
-def _objective(job: Job, rows: Sequence[Row], values: Sequence[Sequence[Tensor]], kl: Tensor | None) -> Tensor:
-    """The objective on a batch put together here, from each row's values; shares nothing with `assemble`."""
-    takes, needs = job.objective.takes, job.objective.needs
-    device = values[0][0].device
-
-    def side(k: int) -> LogProbs:
-        return LogProbs.from_sequences([v[k] for v in values])
-
-    def kept(k: int) -> LogProbs:
-        assert job.store is not None
-        return job.store.get([row.sequences[k] for row in rows]).to(device)
-
-    batch: Batch
-    if takes is PairScores:
-        batch = PairScores(torch.cat([v[0] for v in values]), torch.cat([v[1] for v in values]))
-    elif takes is PairLogProbs:
-        reference = PairSide(kept(0), kept(1)) if "reference" in needs else None
-        batch = PairLogProbs(PairSide(side(0), side(1)), reference)
-    else:
-        labels = torch.tensor([bool(row.desirable) for row in rows], device=device) if "labels" in needs else None
-        held = kept(0) if "reference" in needs else None
-        batch = ResponseLogProbs(side(0), held, desirable=labels, mismatched_kl=kl)
-    return job.objective.function(batch, **job.hyperparameters)
 
 
 def _relative(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
@@ -156,28 +154,52 @@ Half = tuple[Any, NDArray[np.float64]]
 """Gradients, and the loss of each row."""
 
 
-def _gradients(job: Job, bench: Bench, rows: list[Row], kl: Tensor | None, at_once: int) -> tuple[Half, Half, bool]:
+def _gradients(job: Job, bench: Bench, rows: list[Row], context: Context, at_once: int) -> tuple[Half, Half, bool]:
     """Gradients and losses of the run's own path in its micro-batches, and of the oracle row by row."""
     found: dict[str, list[float]] = {"ours": [], "theirs": []}
 
+    batched = job.objective.over == "batch"
+
     def ours() -> None:
+        if batched:
+            found["ours"] += _whole(job, rows, context, at_once)
+            return
         for part in _parts(rows, at_once):
-            micro = ready(job.objective, job.store, part)
-            total, losses, _ = job.total_loss(replace(micro, weights=torch.ones(len(part))), kl)
+            micro = ready(job.objective, job.kept, part)
+            total, losses, _ = job.total_loss(replace(micro, weights=torch.ones(len(part))), context)
             found["ours"] += losses.detach().double().cpu().tolist()
             _backward(total)
 
     def theirs() -> None:
-        sides = 1 if job.objective.takes is ResponseLogProbs else 2
-        for row in rows:
-            tokens: list[Tokens] = list(row.sequences[:sides])
-            loss = _objective(job, [row], [alone(job.module, tokens, bench.autocast)], kl)
-            found["theirs"] += loss.detach().double().reshape(-1).cpu().tolist()
-            _backward(loss)
+        for some in [rows] if batched else [[row] for row in rows]:
+            values = [alone(job.module, list(row.sequences), bench.autocast) for row in some]
+            losses = by_hand(job, some, values, context)
+            found["theirs"] += losses.detach().double().reshape(-1).cpu().tolist()
+            _backward(losses)
 
     mine, true = gradient(bench, ours), gradient(bench, theirs)
-    _, slopes = _by_hand(job, bench, rows, kl, [rows])
+    _, slopes = _by_hand(job, bench, rows, context, [rows])
     return (mine, np.array(found["ours"])), (true, np.array(found["theirs"])), not slopes.any()
+
+
+def _whole(job: Job, rows: list[Row], context: Context, at_once: int) -> list[float]:
+    """The run's own way to the gradient of a loss over the batch; returns the losses."""
+    parts = [ready(job.objective, job.kept, part) for part in _parts(rows, at_once)]
+    values = []
+    with torch.no_grad():
+        for micro in parts:
+            policy = job.forward(micro.tokens)
+            assert isinstance(policy, LogProbs)
+            pieces = policy.values.cpu().float().split([t.response_length for t in micro.tokens])
+            for row in range(len(micro.rows)):
+                values.append([pieces[k].numpy() for k in places(job.objective, micro.rows, [row])])
+    weightless = [replace(row, weight=1.0) for row in rows]
+    whole = coupled.made(job, weightless, values, context)
+    done = 0
+    for micro in parts:
+        _backward(coupled.surrogate(job, micro, whole.slopes[done : done + len(micro.rows)]))
+        done += len(micro.rows)
+    return whole.losses.double().cpu().tolist()
 
 
 def _parts(rows: Sequence[Row], at_once: int) -> Iterator[list[Row]]:

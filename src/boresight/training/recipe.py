@@ -40,6 +40,12 @@ class Recipe(BaseModel):
         "start, base, adapter:NAME_OR_DIR, or a model",
         None,
     )
+    references: str | None = _given(
+        "none: few methods compare with several", "further references, by comma, each as `reference`", None
+    )
+    reference_samples: int = _given(
+        "few; methods without samples of the reference draw none", "responses drawn from it for each prompt", 4, ge=1
+    )
     params: dict[str, float | int | bool | str] = Field(default_factory=dict, description="the objective's own")
 
     format: str | None = _given("told from the first rows", "form of the data", None)
@@ -224,10 +230,16 @@ def _coerce(known: Objective, key: str, value: Any) -> float | int | bool | str:
     return kind(value)
 
 
+def _heads(known: Objective, params: Mapping[str, Any]) -> Any:
+    """What makes the objective's heads with these parameters, None where it has none."""
+    values = {n: h.default for n, h in known.hyperparameters.items()} | dict(params)
+    return None if known.heads is None else lambda width: known.heads(width, **values)
+
+
 def _try(known: Objective, params: Mapping[str, Any]) -> None:
     """Call the objective once on two tiny examples, so that what it refuses is refused before anything is loaded."""
     try:
-        losses = known.function(tiny_batch(known.takes), **params)
+        losses = known.function(tiny_batch(known.takes, _heads(known, params)), **params)
     except ValueError as error:
         raise InputError(f"method {known.id}: {error}", mend=f"see boresight methods show {known.id}") from None
     except Exception as error:  # it may be somebody's own

@@ -28,14 +28,21 @@ VERIFIED = 16
 
 
 def find(
-    recipe: Recipe, loaded: Loaded, device: torch.device, *, bf16: bool, resumed: bool, fingerprint: str | None
+    recipe: Recipe,
+    loaded: Loaded,
+    device: torch.device,
+    *,
+    bf16: bool,
+    resumed: bool,
+    fingerprint: str | None,
+    choice: str | None = None,
 ) -> Reference:
     """The reference that the recipe names, taken from where the run took it at its start.
 
     device: where other models are put; for a run that splits its models, the CPU. fingerprint: of the reference of the
-    run that is resumed. Raises RunError if it is another one now.
+    run that is resumed. choice: another one than the recipe's `reference`. Raises RunError if it is another one now.
     """
-    policy, choice = loaded.model, recipe.reference
+    policy, choice = loaded.model, choice or recipe.reference
     if resumed and choice in (None, "start", "base"):
         # The weights have moved since the start: take the reference from where the run took it.
         before = load(recipe.model, dtype=next(policy.parameters()).dtype)

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from boresight.errors import RunError
-from boresight.training.alarms import write_offending_rows
-from boresight.training.distributed import add_gradients, add_up, agree, elsewhere, whole
+from boresight.training import coupled
+from boresight.training.batches import Context
+from boresight.training.distributed import add_gradients, elsewhere, whole
 from boresight.training.guard import Arriving, Flags, Losses, flags_of
 from boresight.training.job import Job
-from boresight.training.memory import exhausted, out_of_memory
 from boresight.training.metrics import Counted, Meter, measure
-from boresight.training.microbatch import Key, Micro
-
-T = TypeVar("T")
+from boresight.training.microbatch import Micro
+from boresight.training.survey import survey
+from boresight.training.work import attempt, dealt, stopped
 
 
 def train_step(job: Job, step: int, lr: float, meter: Meter, folder: Path) -> Tensor:
@@ -31,13 +31,16 @@ def train_step(job: Job, step: int, lr: float, meter: Meter, folder: Path) -> Te
     Where `job.lazy`, that is the step before this one, or this one in `settle`.
     """
     for group in job.optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("factor", 1.0)
     reseed(job, step)
     numbers = job.order.step(step)
     divisor = job.sizes.normaliser(numbers, job.objective.per)
     then = job.order.step(step + 1) if step + 1 < job.order.steps else []
-    kl = mismatched_kl(job, numbers)
-    part, losses = attempt(job, lambda: accumulate(job, numbers, kl, divisor, step, folder, then))
+    context = survey(job, numbers, step)
+    if job.objective.over == "batch":
+        part, losses = coupled.accumulate(job, numbers, context, divisor, step, folder, then)
+    else:
+        part, losses = attempt(job, lambda: accumulate(job, numbers, context, divisor, step, folder, then))
     meter.merge(part)
     trained = [p for group in job.optimizer.param_groups for p in group["params"]]
     if not job.split:
@@ -50,6 +53,7 @@ def train_step(job: Job, step: int, lr: float, meter: Meter, folder: Path) -> Te
     else:
         job.optimizer.step()
     job.optimizer.zero_grad(set_to_none=True)
+    job.done = step + 1
     return norm
 
 
@@ -87,7 +91,7 @@ def _replicated() -> Any:
 def accumulate(
     job: Job,
     numbers: Sequence[int],
-    kl: Tensor | None,
+    context: Context,
     divisor: float,
     step: int,
     folder: Path,
@@ -102,7 +106,7 @@ def accumulate(
     # Split models average their gradients over the processes as they go, so there each part is scaled up.
     scale = (job.accelerator.num_processes if job.split else 1) / divisor
     for key, micro in dealt(job, numbers, then=then):
-        loss, values, live = weighted_loss(job, micro, kl)
+        loss, values, live = weighted_loss(job, micro, context)
         if job.lazy:
             kept.add(key.numbers, values["loss"][0])
         elif not bool(torch.isfinite(loss)):
@@ -112,36 +116,9 @@ def accumulate(
     return meter, kept
 
 
-def dealt(
-    job: Job, numbers: Sequence[int], *, held_out: bool = False, then: Sequence[int] = ()
-) -> Iterator[tuple[Key, Micro]]:
-    """This process's micro-batches of a global batch, each made ready while the one before it is worked on.
-
-    then: the global batch that comes after it.
-    """
-    following = job.parts(then, held_out=held_out)[:1] if then else []
-    keys = job.parts(numbers, held_out=held_out)
-    for k, key in enumerate(keys):
-        yield key, job.ahead.get(key, [*keys[k + 1 :], *following])
-
-
-@torch.no_grad()
-def mismatched_kl(job: Job, numbers: Sequence[int], *, held_out: bool = False) -> Tensor | None:
-    """Mean over the global batch of log policy - log reference on mismatched responses, where it is needed; 0-d."""
-    if "mismatched_kl" not in job.objective.needs or job.store is None:
-        return None
-
-    def work() -> Tensor:
-        parts = dealt(job, numbers, held_out=held_out, then=numbers)
-        return torch.stack([job.mismatched_ratio(micro) for _, micro in parts]).sum(0)
-
-    total, count = add_up(job.accelerator, attempt(job, work))
-    return (total / count).float().to(job.device)
-
-
-def weighted_loss(job: Job, micro: Micro, kl: Tensor | None) -> tuple[Tensor, dict[str, Counted], Tensor]:
+def weighted_loss(job: Job, micro: Micro, context: Context) -> tuple[Tensor, dict[str, Counted], Tensor]:
     """Sum of weight * loss over a micro-batch, its metrics, and which rows count, shape (rows,)."""
-    total, losses, batch = job.total_loss(micro, kl)
+    total, losses, batch = job.total_loss(micro, context)
     weighted = losses * micro.weights.to(losses.device, non_blocking=True)
     tokens = micro.lengths.to(losses.device, non_blocking=True)
     per = tokens if job.objective.per == "token" else torch.ones_like(losses)
@@ -154,10 +131,13 @@ def evaluate_rows(job: Job) -> dict[str, float]:
     assert job.eval_rows is not None
     count, batch, meter = len(job.eval_rows), job.recipe.batch, Meter()
 
-    def one(numbers: Sequence[int], kl: Tensor | None) -> Meter:
-        part, after = Meter(), range(numbers[-1] + 1, min(numbers[-1] + 1 + batch, count))
+    def one(numbers: Sequence[int], context: Context) -> Meter:
+        after = range(numbers[-1] + 1, min(numbers[-1] + 1 + batch, count))
+        if job.objective.over == "batch":
+            return coupled.evaluate(job, numbers, context, after)
+        part = Meter()
         for _, micro in dealt(job, numbers, held_out=True, then=after):
-            _, values, live = weighted_loss(job, micro, kl)
+            _, values, live = weighted_loss(job, micro, context)
             part.add(values, live)
         return part
 
@@ -165,47 +145,12 @@ def evaluate_rows(job: Job) -> dict[str, float]:
     with job.reporter.bar("held out", count) as advance:
         for first in range(0, count, batch):
             numbers = range(first, min(first + batch, count))
-            kl = mismatched_kl(job, numbers, held_out=True)
-            meter.merge(attempt(job, partial(one, numbers, kl)))
+            context = survey(job, numbers, job.done, held_out=True)
+            alone = job.objective.over == "batch"  # its processes wait for each other inside
+            meter.merge(one(numbers, context) if alone else attempt(job, partial(one, numbers, context)))
             advance(len(numbers))
     job.module.train()
     return meter.reduce(job.accelerator)
-
-
-def attempt(job: Job, work: Callable[[], T]) -> T:
-    """Do `work`, in micro-batches of the job; where memory runs out on any process, all halve them and do it again.
-
-    `work` has to begin afresh each time, and must not wait for other processes: an error on one is then known to all.
-    Raises RunError with advice at a micro-batch of one row, and for a model that is split, whose processes wait for
-    each other inside.
-    """
-    while True:
-        short, failed = False, None
-        try:
-            result = work()
-        except Exception as error:
-            if not out_of_memory(error):
-                if job.split:
-                    raise
-                failed = error
-            short = failed is None
-        if short and job.split:
-            raise exhausted(f"at {job.limits()}, in a model that is split over processes")
-        code = 0 if job.split else agree(job.accelerator, 2 if failed is not None else int(short))
-        if failed is not None:
-            raise failed
-        if code == 2:
-            raise elsewhere()
-        if code == 0:
-            return result
-        job.optimizer.zero_grad(set_to_none=True)
-        if not job.halve():
-            raise exhausted("with one row at once")
-        if job.device.type == "cuda":
-            torch.cuda.empty_cache()
-        job.reporter.note(
-            f"out of memory: {job.limits()} from here on; batch, and so the result, stay as they were", style="yellow"
-        )
 
 
 def reseed(job: Job, step: int) -> None:
@@ -214,18 +159,3 @@ def reseed(job: Job, step: int) -> None:
 
     stream = np.random.SeedSequence([job.recipe.seed, step, job.accelerator.process_index])
     set_seed(int(stream.generate_state(1, np.uint32)[0]))
-
-
-def stopped(job: Job, numbers: Sequence[int], losses: Tensor | None, step: int, folder: Path) -> RunError:
-    """The error of a run that met a number that is not finite, with the rows written out."""
-    rows = [job.rows[i] for i in numbers]
-    process: Any = job.accelerator.process_index
-    path = folder / f"offending-rows-step-{step}{f'-process-{process}' if process else ''}.jsonl"
-    values = [float("nan")] * len(rows) if losses is None else [float(x) for x in losses.detach().cpu()]
-    write_offending_rows(path, rows, job.tokenizer, values)
-    what = "the gradient is" if losses is None else "the loss is"
-    where = rows[0].source or f"row {rows[0].index}"
-    return RunError(
-        f"step {step}: {what} not finite; the {len(rows)} rows in question (first: {where}) are in {path}",
-        mend="look at these rows; lower lr, or use dtype=fp32; nothing was changed by this step",
-    )

@@ -134,7 +134,8 @@ def _train(
         micro_batch=progress.micro_batch,
     )
     if newest:
-        checkpoints.load_optimizer(newest, job.optimizer, job.model)
+        checkpoints.load_optimizer(newest, job.optimizer, job.model, job.heads)
+        job.restore(progress.step, progress.state or {})
     facts: dict[str, Any] = {
         "state": "running",
         "method": known.id,
@@ -182,6 +183,7 @@ def _train(
         optimizer=None,
         progress=progress,
         card=model_card(facts),
+        heads=job.heads,
         main=folder is not None,
     )
     if folder is not None:

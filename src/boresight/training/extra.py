@@ -1,0 +1,102 @@
+"""What few objectives need beyond a reference: further ones, its samples and distributions, embeddings, heads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from boresight.data.rows import Rows
+from boresight.data.tokens import Row
+from boresight.engine.headform import bare
+from boresight.engine.reference import Reference
+from boresight.engine.store import ReferenceStore
+from boresight.errors import InputError
+from boresight.objectives import Objective
+from boresight.training.drawn import embeddings, with_samples
+from boresight.training.load import Loaded
+from boresight.training.recipe import Recipe
+from boresight.training.references import fill, find
+from boresight.training.reporter import Reporter
+
+WHOLE = frozenset({"samples", "embedding", "hidden", "entropy", "token_kl", "reference_kl", "reference_hidden"})
+"""Needs that a model which is split over processes cannot serve: they ask it in other ways than for log-probs."""
+
+
+def check(recipe: Recipe, objective: Objective, *, divided: bool) -> None:
+    """Raise InputError for options that the objective has no use for, or lacks, and for what cannot be split."""
+    wants = "references" in objective.needs
+    if wants and not recipe.references:
+        raise InputError(
+            f"{recipe.method} compares with further references, and none is named",
+            mend="say references=MODEL,adapter:NAME,...",
+        )
+    if recipe.references and not wants:
+        raise InputError(f"{recipe.method} takes no further references", mend="leave references away")
+    lacking = sorted(WHOLE & set(objective.needs)) + (["heads"] if objective.heads else [])
+    if divided and lacking:
+        raise InputError(
+            f"{recipe.method} needs {', '.join(lacking)}, which a model split over processes does not give",
+            mend="train without shard (FSDP), with an adapter if memory is short",
+        )
+
+
+def sampled(
+    tables: Sequence[Rows], recipe: Recipe, reference: Reference, loaded: Loaded, ends: Sequence[int], *, half: bool,
+    reporter: Reporter,
+) -> list[Rows]:  # fmt: skip
+    """The tables with responses of the reference behind each row."""
+    return [
+        with_samples(
+            rows,
+            reference,
+            loaded.tokenizer,
+            count=recipe.reference_samples,
+            tokens=recipe.sample_tokens,
+            seed=recipe.seed,
+            ends=ends,
+            reporter=reporter,
+            half=half,
+        )
+        for rows in tables
+    ]
+
+
+def further(
+    recipe: Recipe,
+    loaded: Loaded,
+    tables: list[Rows],
+    accelerator: Any,
+    reporter: Reporter,
+    device: torch.device,
+    *,
+    resumed: bool,
+) -> tuple[ReferenceStore, ...]:
+    """The stores of the further references, complete for these rows."""
+    stores = []
+    for name in (recipe.references or "").split(","):
+        if name.strip():
+            bf16 = accelerator.mixed_precision == "bf16"
+            one = find(recipe, loaded, device, bf16=bf16, resumed=resumed, fingerprint=None, choice=name.strip())
+            stores.append(fill(recipe, one, tables, accelerator, reporter)[0])
+    return tuple(stores)
+
+
+def embedded(objective: Objective, reference: Reference | None, tables: Sequence[Rows], reporter: Reporter) -> (
+    Callable[[Row], Tensor] | None
+):  # fmt: skip
+    """What gives a row's prompt as a vector, where the objective needs it."""
+    if "embedding" not in objective.needs or reference is None:
+        return None
+    return embeddings(reference, tables, reporter)
+
+
+def heads(objective: Objective, model: Any, hyperparameters: dict[str, Any], device: torch.device) -> nn.ModuleDict:
+    """The small modules that the objective trains beside the policy; empty where it has none."""
+    if objective.heads is None:
+        return nn.ModuleDict()
+    width = int(bare(model).config.get_text_config().hidden_size)
+    made = objective.heads(width, **hyperparameters)
+    return nn.ModuleDict(dict(made)).to(device).train()
