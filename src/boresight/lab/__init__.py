@@ -31,9 +31,18 @@ _WHERE = {
     "TabularWorld": "tabular",
     "TabularPolicy": "tabular",
     "fit": "tabular",
+    "TokenWorld": "tokens",
+    "TokenPolicy": "tokens",
+    "fit_tokens": "tokens",
+    "Pairs": "drawn",
+    "Lists": "drawn",
+    "Responses": "drawn",
 }
 
 if TYPE_CHECKING:
+    from boresight.lab.drawn import Lists as Lists
+    from boresight.lab.drawn import Pairs as Pairs
+    from boresight.lab.drawn import Responses as Responses
     from boresight.lab.gold import Prompt as Prompt
     from boresight.lab.gold import Taste as Taste
     from boresight.lab.language import Knobs as Knobs
@@ -49,6 +58,9 @@ if TYPE_CHECKING:
     from boresight.lab.tabular import TabularWorld as TabularWorld
     from boresight.lab.tabular import fit as fit
     from boresight.lab.tiny import make_model as make_model
+    from boresight.lab.tokens import TokenPolicy as TokenPolicy
+    from boresight.lab.tokens import TokenWorld as TokenWorld
+    from boresight.lab.tokens import fit_tokens as fit_tokens
 
 __all__ = list(_WHERE)
 

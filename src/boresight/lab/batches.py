@@ -138,8 +138,8 @@ class Batches:
         policy = [self.side(side, there) for side, there in zip(sides, cells, strict=True)]
         others = tuple(PairSide(*(self.values(t, there) for there in cells)) for t in self._others())
         given = self.given(rows, sides, others)
-        if self._twin() is not None:
-            given["twin"] = PairSide(*(self.values(self._twin(), there) for there in cells))
+        if (twin := self._twin()) is not None:
+            given["twin"] = PairSide(*(self.values(twin, there) for there in cells))
         if "gradient_norms" in self.needs:
             given["statistics"] = dict(zip(GRADIENT_NORMS, (self.norm(p, rows.weight) for p in policy), strict=True))
         reference = self._reference()
@@ -168,8 +168,8 @@ class Batches:
         """Log-probs of a grid under policy and reference, and all else."""
         cells = self.cells(rows)
         given = self.given(rows, [rows], tuple(self.values(t, cells) for t in self._others()))
-        if self._twin() is not None:
-            given["twin"] = self.values(self._twin(), cells)
+        if (twin := self._twin()) is not None:
+            given["twin"] = self.values(twin, cells)
         reference = self._reference()
         fixed = None if reference is None else self.values(reference, cells)
         return self.side(rows, cells), fixed, Given(**given)

@@ -11,7 +11,7 @@ What is in `extra` is used in the place of what the world itself knows:
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TypeVar
 
@@ -26,6 +26,11 @@ D = TypeVar("D", bound="Drawn")
 def generator(*names: object) -> torch.Generator:
     """A generator that depends on the names alone."""
     return torch.Generator().manual_seed(random.Random(repr(names)).getrandbits(31))
+
+
+def stacked(kind: Callable[..., D], drawn: Sequence[Sequence[Tensor]], names: tuple[int, ...]) -> D:
+    """Data of each seed, column by column, as one."""
+    return kind(*(torch.stack(column) for column in zip(*drawn, strict=True)), seeds=names)
 
 
 @dataclass(frozen=True)

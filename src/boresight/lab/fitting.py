@@ -93,7 +93,7 @@ def fit(
         chosen.zero_grad()
         loss = _loss(policy, known, some, values, step / steps)
         if loss.requires_grad:
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         chosen.step()
         if watch is not None:
             with torch.no_grad():
@@ -138,7 +138,8 @@ def _each(
     if count > 1 and _alone(known):
         ones = ((policy.of_seed(i), data.of_seed(i)) for i in range(count))
         return torch.cat([_each(one, known, some, values, progress, remember=remember) for one, some in ones])
-    state, heads = (found[0] if found else {} for found in (policy.states, policy.heads))
+    state = policy.states[0] if policy.states else {}
+    heads = policy.heads[0] if policy.heads else {}
     batch, weight = policy.batch(known, data, Moment(progress, dict(state), heads))
     found = known.function(batch, **values).view_as(weight)
     units = _tokens(batch).view_as(weight) if known.per == "token" else torch.ones_like(weight)
@@ -158,7 +159,7 @@ def _tokens(batch: Any) -> Tensor:
     """Response tokens of each example."""
     sides = [batch.policy] if hasattr(batch.policy, "values") else [batch.policy.chosen, batch.policy.rejected]
     lengths = torch.stack([side.lengths() for side in sides]).sum(0)
-    return batch.sum(lengths) if hasattr(batch, "list_of") else lengths  # type: ignore[no-any-return]
+    return batch.sum(lengths) if hasattr(batch, "list_of") else lengths
 
 
 def _heads(policy: Policy, known: Objective, values: dict[str, Any], seed: int, name: int) -> dict[str, Any]:

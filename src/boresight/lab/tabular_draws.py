@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from boresight.errors import InputError, nearest
-from boresight.lab.drawn import Lists, Pairs, Responses, generator
+from boresight.lab.drawn import Lists, Pairs, Responses, generator, stacked
 
 
 class TabularDraws:
@@ -26,10 +26,15 @@ class TabularDraws:
             raise InputError(f"the world has no rewards {name!r}", mend=nearest(name, self.rewards))
         return self.rewards[name]
 
-    def preference(self, prompt: Tensor, first: Tensor, second: Tensor, *, by: str = "score") -> Tensor:
-        """Bradley-Terry: the probability that `first` is preferred to `second`, sigmoid of the reward difference."""
+    def preference(
+        self, prompt: Tensor, first: Tensor, second: Tensor, *, certainty: float = 1.0, by: str = "score"
+    ) -> Tensor:
+        """Bradley-Terry: the probability that `first` is preferred to `second`, sigmoid(certainty * reward difference).
+
+        With infinite certainty the better one always, and of two alike either.
+        """
         reward = self.table(by)
-        return torch.sigmoid(reward[prompt, first] - reward[prompt, second])
+        return surely(reward[prompt, first] - reward[prompt, second], certainty).sigmoid()
 
     def sample_pairs(
         self,
@@ -37,6 +42,7 @@ class TabularDraws:
         seeds: int | Sequence[int],
         *,
         flip: float = 0.0,
+        certainty: float = 1.0,
         proposal: Tensor | None = None,
         prompts: Tensor | None = None,
         by: str = "score",
@@ -45,7 +51,7 @@ class TabularDraws:
         Bradley-Terry choice), each turned over with probability `flip`.
         """
         check_rate(flip)
-        clean = self.population(proposal=proposal, prompts=prompts, by=by)
+        clean = self.population(certainty=certainty, proposal=proposal, prompts=prompts, by=by)
         drawn = []
         for seed in (names := check_seeds(seeds)):
             rng = torch.Generator().manual_seed(seed)
@@ -54,12 +60,13 @@ class TabularDraws:
             winner, loser = clean.chosen[0, place], clean.rejected[0, place]
             chosen, rejected = torch.where(flipped, loser, winner), torch.where(flipped, winner, loser)
             drawn.append((clean.prompt[0, place], chosen, rejected, flipped, torch.ones(n, dtype=torch.float64)))
-        return Pairs(*(torch.stack(column) for column in zip(*drawn, strict=True)), seeds=names)
+        return stacked(Pairs, drawn, names)
 
     def population(
         self,
         *,
         flip: float = 0.0,
+        certainty: float = 1.0,
         proposal: Tensor | None = None,
         prompts: Tensor | None = None,
         by: str = "score",
@@ -76,7 +83,7 @@ class TabularDraws:
         grid = torch.cartesian_prod(torch.arange(count), torch.arange(responses), torch.arange(responses))
         prompt, first, second = grid[grid[:, 1] != grid[:, 2]].unbind(1)
         if rejected is None:
-            wins = self.preference(prompt, first, second, by=by)
+            wins = self.preference(prompt, first, second, certainty=certainty, by=by)
             weight = table[prompt, first] * table[prompt, second] * ((1 - flip) * wins + flip * (1 - wins))
         else:
             other = rejected.double().softmax(-1)
@@ -112,7 +119,7 @@ class TabularDraws:
             grades = reward[prompt[:, None], response]
             grades = grades + noise * torch.randn(grades.shape, generator=rng, dtype=torch.float64)
             drawn.append((prompt, response, grades, torch.ones(n, dtype=torch.float64)))
-        return Lists(*(torch.stack(column) for column in zip(*drawn, strict=True)), seeds=names)
+        return stacked(Lists, drawn, names)
 
     def sample_responses(
         self,
@@ -138,7 +145,7 @@ class TabularDraws:
             response = torch.multinomial(table[prompt], 1, generator=rng)[:, 0]
             desirable = torch.rand(n, generator=rng, dtype=torch.float64) < good[prompt, response]
             drawn.append((prompt, response, desirable, torch.ones(n, dtype=torch.float64)))
-        return Responses(*(torch.stack(column) for column in zip(*drawn, strict=True)), seeds=names)
+        return stacked(Responses, drawn, names)
 
 
 def draw_prompts(n: int, count: int, frequency: Tensor | None, rng: torch.Generator) -> Tensor:
@@ -153,6 +160,11 @@ def check_seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
     if not names:
         raise InputError("there are no seeds", mend="give one or more")
     return names
+
+
+def surely(gap: Tensor, certainty: float) -> Tensor:
+    """certainty * gap, where infinity times nothing is nothing."""
+    return torch.where(gap == 0, gap, certainty * gap)
 
 
 def check_rate(flip: float) -> None:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from boresight.errors import InputError
-from boresight.lab.drawn import Lists, Pairs, Responses, generator
-from boresight.lab.tabular_draws import check_rate, check_seeds, draw_prompts
+from boresight.lab.drawn import Lists, Pairs, Responses, generator, stacked
+from boresight.lab.tabular_draws import check_rate, check_seeds, draw_prompts, surely
 
 TRIES = 200
 """How often a response that is there already is drawn again."""
@@ -76,15 +76,13 @@ class TokenDraws:
             else:
                 first, second = self._different(table, prompt, 2, rng).unbind(1)
             gap, longer = self._gap(prompt, first, second, by)
-            # Infinity times nothing is nothing here.
-            sure = torch.where(gap == 0, gap, certainty * gap)
-            wins = torch.sigmoid(sure + length_bias * longer)
+            wins = torch.sigmoid(surely(gap, certainty) + length_bias * longer)
             preferred = torch.rand(n, generator=rng, dtype=torch.float64) < wins
             flipped = torch.rand(n, generator=rng, dtype=torch.float64) < flip
             order = preferred != flipped
             chosen, rejected = torch.where(order, first, second), torch.where(order, second, first)
             drawn.append((prompt, chosen, rejected, flipped, torch.ones(n, dtype=torch.float64)))
-        return Pairs(*(torch.stack(column) for column in zip(*drawn, strict=True)), seeds=names)
+        return stacked(Pairs, drawn, names)
 
     def edited(
         self, prompt: Tensor, code: Tensor, edits: int, rng: torch.Generator, *, by: str | None = None
@@ -134,7 +132,7 @@ class TokenDraws:
             grades = self.score(by, prompt[:, None].expand_as(response), response)
             grades = grades + noise * torch.randn(grades.shape, generator=rng, dtype=torch.float64)
             drawn.append((prompt, response, grades, torch.ones(n, dtype=torch.float64)))
-        return Lists(*(torch.stack(column) for column in zip(*drawn, strict=True)), seeds=names)
+        return stacked(Lists, drawn, names)
 
     def sample_responses(
         self,
@@ -160,7 +158,7 @@ class TokenDraws:
             good = torch.sigmoid(self.score(by, prompt, response) - threshold)
             desirable = torch.rand(n, generator=rng, dtype=torch.float64) < (1 - flip) * good + flip * (1 - good)
             drawn.append((prompt, response, desirable, torch.ones(n, dtype=torch.float64)))
-        return Responses(*(torch.stack(column) for column in zip(*drawn, strict=True)), seeds=names)
+        return stacked(Responses, drawn, names)
 
     def _gap(self, prompt: Tensor, first: Tensor, second: Tensor, by: str) -> tuple[Tensor, Tensor]:
         """First minus second: rewards and lengths, (n,) each."""

@@ -192,7 +192,7 @@ class TokenWorld(TokenDraws, TokenExact):
         tokens = self.tokens(couples)
         for i, (both, lengths) in enumerate(zip(tokens.tolist(), self.lengths(tokens).tolist(), strict=True)):
             sides = [side[:length] for side, length in zip(both, lengths, strict=True)]
-            for tag, a, b, c, d in SequenceMatcher(None, *sides, autojunk=False).get_opcodes():
+            for tag, a, b, c, d in SequenceMatcher(None, sides[0], sides[1], autojunk=False).get_opcodes():
                 if tag != "equal":
                     found[i, 0, a:b] = True
                     found[i, 1, c:d] = True
