@@ -33,21 +33,26 @@ def test_methods_of_the_first_issue_are_there() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_one_file_is_one_method(path: Path) -> None:
-    """A file holds one decorated function, named as the file, with the file's name as its id."""
+    """A file holds one decorated function, named as the file, with the file's name as its id.
+
+    An id that cannot be a name in Python, since it begins with a digit, is that of a function with a name of its own.
+    """
     functions = [
         node
         for node in ast.parse(path.read_text(encoding="utf-8")).body
         if isinstance(node, ast.FunctionDef) and node.decorator_list
     ]
     assert [f.name for f in functions] == [path.stem]
-    assert path.stem.replace("_", "-") in objectives()
+    assert path.stem.replace("_", "-") in objectives() or [
+        id for id, known in objectives().items() if known.function.__name__ == path.stem and id[0].isdigit()
+    ]
 
 
 @pytest.mark.parametrize("id", objectives())
 def test_function_is_reachable_by_its_own_name(id: str) -> None:
     known = objectives()[id]
     assert getattr(room, known.function.__name__) is known.function
-    assert known.function.__name__ == id.replace("-", "_")
+    assert known.function.__name__ == id.replace("-", "_") or id[0].isdigit()
 
 
 @pytest.mark.parametrize("id", objectives())
