@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from boresight.errors import InputError
-from boresight.lab.drawn import Drawn, Lists, Pairs, Responses, Rows
+from boresight.lab.drawn import Lists, Pairs, Responses
+from boresight.lab.exact import Cells, Moment
+from boresight.lab.grid import Drawn, Rows
 from boresight.objectives import (
     Given,
     ListLogProbs,
@@ -23,83 +25,16 @@ from boresight.objectives import (
     ResponseLogProbs,
 )
 
+if TYPE_CHECKING:
+    from boresight.lab.policies import Policy
+
 GRADIENT_NORMS = ("chosen_gradient_norm", "rejected_gradient_norm")
-
-
-@dataclass(frozen=True)
-class Cells:
-    """The tokens of a grid (seeds, n, K) of responses and where they stand in a world's tables, all (tokens,) int64.
-
-    context: seed, prompt, and what else a distribution depends on. action: what it is a distribution of. row, column,
-    position: place in the grid and in the response. share: tokens among which the cell is spread, or None. count:
-    seeds * n * K.
-    """
-
-    context: tuple[Tensor, ...]
-    action: Tensor
-    owner: Tensor
-    row: Tensor
-    column: Tensor
-    position: Tensor
-    count: int
-    share: Tensor | None = None
-
-    def of(self, table: Tensor) -> Tensor:
-        """A table (*contexts, actions) at these cells, (tokens,)."""
-        return self._spread(table[(*self.context, self.action)])
-
-    def there(self, table: Tensor) -> Tensor:
-        """A table (*contexts) at these cells, (tokens,)."""
-        return self._spread(table[self.context])
-
-    def _spread(self, values: Tensor) -> Tensor:
-        return values if self.share is None else values / self.share
-
-
-class World(Protocol):
-    """What a policy asks of its world."""
-
-    @property
-    def embedding(self) -> Tensor:
-        """(prompts, width)."""
-
-    @property
-    def longest(self) -> int:
-        """Most tokens of a response."""
-
-    def cells(self, prompt: Tensor, response: Tensor) -> Cells:
-        """Where the tokens of a grid (seeds, n, K) of responses stand."""
-
-    def score(self, name: str, prompt: Tensor, response: Tensor) -> Tensor | None:
-        """Scores of that name, in the shape of `prompt`; None where there are none."""
-
-    @property
-    def score_names(self) -> tuple[str, ...]:
-        """The names of all its scores; the true reward is "score"."""
-
-    def steps(self, rows: Rows) -> tuple[Tensor, Tensor]:
-        """The step of each token and that step's score, (seeds, n, K, longest) each."""
-
-    def differences(self, rows: Rows) -> Tensor:
-        """Whether each token of a pair differs from the other response, (seeds, n, 2, longest) bool."""
-
-    def sample(self, table: Tensor, prompt: Tensor, count: int, rng: torch.Generator) -> Tensor:
-        """Responses drawn from one seed's table of logits, prompt: (n,). Shape (n, count)."""
-
-
-@dataclass(frozen=True)
-class Moment:
-    """What a batch knows of the training around it."""
-
-    progress: float | None = None
-    state: Mapping[str, Tensor] = field(default_factory=dict)
-    heads: Mapping[str, Callable[..., Tensor]] = field(default_factory=dict)
 
 
 class Batches:
     """Batches of one policy at one step: tables are made once, what an objective does not need is not made."""
 
-    def __init__(self, policy: Any, needs: Sequence[str], moment: Moment) -> None:
+    def __init__(self, policy: Policy, needs: Sequence[str], moment: Moment) -> None:
         self.policy, self.world, self.needs, self.moment = policy, policy.world, needs, moment
 
     @cached_property
@@ -117,6 +52,7 @@ class Batches:
             return self.lists((data.lists() if isinstance(data, Pairs) else data).rows()), data.weight
         if known.takes is ResponseLogProbs and isinstance(data, Pairs | Responses):
             if isinstance(data, Responses):
+                self._check_labels(known, data)
                 rows = data.rows()
             elif "labels" in self.needs:
                 rows = data.responses().rows()
@@ -128,6 +64,12 @@ class Batches:
             f"{known.id} takes {known.takes.__name__}, not {what}",
             mend="lists make pairs by .pairs(), and responses by .best(); pairs serve every objective",
         )
+
+    def _check_labels(self, known: Objective, data: Responses) -> None:
+        unlike = data.desirable == ("negatives" in self.needs)
+        if "labels" not in self.needs and bool((unlike & (data.weight > 0)).any()):
+            kind = "undesirable" if "negatives" in self.needs else "desirable"
+            raise InputError(f"{known.id} takes {kind} responses only", mend="give .only(True) or .only(False) of them")
 
     def pairs(self, rows: Rows) -> PairLogProbs:
         """Place 0 chosen, place 1 rejected."""
@@ -238,8 +180,7 @@ class Batches:
 
     def cells(self, rows: Rows) -> Cells:
         """Where the tokens of a grid stand."""
-        found: Cells = self.world.cells(rows.prompt, rows.response)
-        return found
+        return self.world.cells(rows.prompt, rows.response)
 
     def known(self, rows: Rows, cells: Cells) -> dict[str, Tensor]:
         """What is known of each token, by name, (tokens, ...)."""
@@ -255,9 +196,10 @@ class Batches:
         if "reference_hidden" in self.needs:
             found["reference_hidden"] = self.policy.hidden(cells, reference=True)
         if "steps" in self.needs:
-            step, score = self.world.steps(rows)
-            found["step"] = self._placed(rows.extra.get("step", step), rows, cells)
-            found["step_score"] = self._placed(rows.extra.get("step_score", score), rows, cells)
+            extra = dict(rows.extra)
+            if "step" not in extra or "step_score" not in extra:
+                extra = dict(zip(("step", "step_score"), self.world.steps(rows), strict=True)) | extra
+            found |= {name: self._placed(extra[name], rows, cells) for name in ("step", "step_score")}
         for name in ("noise", "difference"):
             if name in self.needs and name in rows.extra:
                 found[name] = self._placed(rows.extra[name], rows, cells)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from boresight.errors import InputError
-from boresight.lab.batches import Moment
-from boresight.lab.drawn import Drawn, generator
+from boresight.lab.exact import Moment
+from boresight.lab.grid import Drawn, generator
 from boresight.lab.policies import Policy
 from boresight.objectives import Objective, find
 

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from boresight.errors import InputError
-from boresight.lab.batches import Batches, Cells, Moment
-from boresight.lab.drawn import Drawn, Pairs, Rows
+from boresight.lab.batches import Batches
+from boresight.lab.drawn import Pairs
+from boresight.lab.exact import Cells, Moment, World
+from boresight.lab.grid import Drawn, Rows
 from boresight.objectives import Objective, PairLogProbs, PairScores, ResponseLogProbs
 
 P = TypeVar("P", bound="Policy")
@@ -30,7 +32,7 @@ class Policy(ABC):
 
     def __init__(
         self,
-        world: Any,
+        world: World,
         logits: Tensor,
         *,
         reference: Tensor | None = None,
@@ -118,18 +120,15 @@ class Policy(ABC):
 
     def expected_reward(self, name: str = "score") -> Tensor:
         """Exact E[reward] under the policy, mean over prompts, (seeds,)."""
-        found: Tensor = self.world.expected_reward(self.logits.detach(), name)
-        return found
+        return self.world.expected_reward(self.logits.detach(), name)
 
     def kl(self) -> Tensor:
         """Exact KL(policy || the world's reference) in nats, mean over prompts, (seeds,)."""
-        found: Tensor = self.world.kl(self.logits.detach())
-        return found
+        return self.world.kl(self.logits.detach())
 
     def accuracy(self, pairs: Pairs | None = None, *, ratio: bool = True, name: str = "score") -> Tensor:
         """How often the policy prefers what has the higher true reward, see the world's `accuracy`, (seeds,)."""
-        found: Tensor = self.world.accuracy(self.logits.detach(), pairs, ratio=ratio, name=name)
-        return found
+        return self.world.accuracy(self.logits.detach(), pairs, ratio=ratio, name=name)
 
     def mean_log_probs(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
         """Weighted mean log-prob of the chosen and of the rejected responses, summed over tokens, (seeds,) each."""

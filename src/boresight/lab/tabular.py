@@ -29,13 +29,14 @@ import torch
 from torch import Tensor
 
 from boresight.errors import InputError
-from boresight.lab.batches import Cells
-from boresight.lab.drawn import Drawn, Lists, Pairs, Responses, Rows
+from boresight.lab.drawn import Lists, Pairs, Responses
+from boresight.lab.exact import Cells
 from boresight.lab.fitting import fit, losses
+from boresight.lab.grid import Rows
 from boresight.lab.policies import Policy
 from boresight.lab.tabular_draws import TabularDraws
 
-__all__ = ["Drawn", "Lists", "Pairs", "Responses", "TabularPolicy", "TabularWorld", "fit", "losses"]
+__all__ = ["Lists", "Pairs", "Responses", "TabularPolicy", "TabularWorld", "fit", "losses"]
 
 
 class TabularWorld(TabularDraws):
@@ -177,6 +178,7 @@ class TabularWorld(TabularDraws):
 class TabularPolicy(Policy):
     """Logits of shape (seeds, prompts, responses), which every objective can train."""
 
+    world: TabularWorld
     feature_dims = 3
 
     @classmethod
@@ -194,8 +196,7 @@ class TabularPolicy(Policy):
         features = self.initial if reference else self.features
         seed, prompt = cells.context
         if features is None:
-            found: Tensor = self.world.embedding[prompt]
-            return found
+            return self.world.embedding[prompt]
         return features.expand(self.seeds, *features.shape[1:])[seed, prompt, cells.action]
 
     @classmethod

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from boresight.errors import InputError, nearest
-from boresight.lab.drawn import Lists, Pairs, Responses, generator, stacked
+from boresight.lab.drawn import Lists, Pairs, Responses
+from boresight.lab.grid import generator, stacked
 
 
 class TabularDraws:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from boresight.errors import InputError
-from boresight.lab.drawn import Lists, Pairs, Responses, generator, stacked
+from boresight.lab.drawn import Lists, Pairs, Responses
+from boresight.lab.grid import generator, stacked
 from boresight.lab.tabular_draws import check_rate, check_seeds, draw_prompts, surely
 
 TRIES = 200

@@ -30,9 +30,10 @@ import torch
 from torch import Tensor
 
 from boresight.errors import InputError, nearest
-from boresight.lab.batches import Cells
-from boresight.lab.drawn import Lists, Pairs, Responses, Rows, generator
+from boresight.lab.drawn import Lists, Pairs, Responses
+from boresight.lab.exact import Cells
 from boresight.lab.fitting import fit, losses
+from boresight.lab.grid import Rows, generator
 from boresight.lab.policies import Policy
 from boresight.lab.token_draws import TokenDraws
 from boresight.lab.token_exact import TokenExact
@@ -202,17 +203,16 @@ class TokenWorld(TokenDraws, TokenExact):
 class TokenPolicy(Policy):
     """Logits of shape (seeds, prompts, length, vocabulary + 1, vocabulary), which every objective can train."""
 
+    world: TokenWorld
     feature_dims = 4
 
     def expected_length(self) -> Tensor:
         """Exact mean number of tokens of a response, mean over prompts, (seeds,)."""
-        found: Tensor = self.world.expected_length(self.logits.detach())
-        return found
+        return self.world.expected_length(self.logits.detach())
 
     def entropy(self) -> Tensor:
         """Exact entropy of the response in nats, mean over prompts, (seeds,)."""
-        found: Tensor = self.world.entropy(self.logits.detach())
-        return found
+        return self.world.entropy(self.logits.detach())
 
     @property
     def width(self) -> int:
@@ -223,8 +223,7 @@ class TokenPolicy(Policy):
         """The features of what each token depends on, or a fixed random embedding of it; (tokens, width)."""
         features = self.initial if reference else self.features
         if features is None:
-            found: Tensor = self.world.states[cells.context[1:]]
-            return found
+            return self.world.states[cells.context[1:]]
         return features.expand(self.seeds, *features.shape[1:])[cells.context]
 
     @classmethod
