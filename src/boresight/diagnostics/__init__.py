@@ -1,0 +1,16 @@
+"""Diagnostics: what alignment does to a model, told from its log-probs, gradients and embeddings.
+
+    from boresight.diagnostics import entanglement
+    found = entanglement(chosen, rejected, model.parameters())   # log-probs that still have their graph
+    found.chosen_falls                                           # will a step of DPO lower the chosen?
+
+Each is one function on tensors; this floor imports nothing but torch.
+"""
+
+from __future__ import annotations
+
+from boresight.diagnostics.embeddings import distinguishability
+from boresight.diagnostics.gradients import Entanglement, entanglement
+from boresight.diagnostics.mass import Masses, gradient_ratio, masses
+
+__all__ = ["Entanglement", "Masses", "distinguishability", "entanglement", "gradient_ratio", "masses"]
