@@ -32,7 +32,7 @@ from oracles import Around, Known, Listed, Pair, Scores, Single
 Plain = Pair | Single | Scores | Listed
 WIDTH = 3
 """Of hidden states and embeddings."""
-NAMES = ("score", "novelty", "diversity", "surprise", "quality", "helpfulness", "safety")
+NAMES = ("score", "novelty", "diversity", "surprise", "quality", "helpfulness", "safety", "degree")
 """The scores that every response of the checks has."""
 
 
