@@ -29,8 +29,8 @@ def sgdpo(pairs: PairLogProbs, *, beta: float = 0.1, chosen_ratio: float = 0.7, 
     -0.5 * log sigmoid(beta * (R_chosen - P_rejected)) - 0.5 * log sigmoid(beta * (P_chosen - R_rejected)), where R is
     the sum over all tokens of log policy - log reference in nats, and P, the pilot, the same over n tokens of the
     response, without gradient. n = max(1, floor(ratio * length of the shorter response)), with chosen_ratio (r1 of
-    the paper) and rejected_ratio (r2). The pilots only set how steep each half is: a smaller chosen_ratio lets the
-    rejected fall further, a smaller rejected_ratio the chosen rise less.
+    the paper) and rejected_ratio (r2). The pilots only set how steep each half is: a smaller chosen_ratio keeps the
+    pull on the rejected up for longer, a smaller rejected_ratio that on the chosen.
 
     Which tokens are picked is told by `noise`: those with the smallest, of equal ones the first.
 
