@@ -103,11 +103,12 @@ class TokenDraws:
             may = may & (table[prompt].amax(-1) != table[prompt].amin(-1))
         rank = torch.rand(may.shape, generator=rng).masked_fill(~may, 2.0).argsort(1).argsort(1)
         # Another token, each as likely: a step of 1 to choices - 1 around those that may stand here.
-        choices = self.vocabulary - self.ends
+        first = int(self.ends)
+        choices = self.vocabulary - first
         if choices < 2:
             raise InputError("there is no other token to exchange one for", mend="take a larger vocabulary")
         step = torch.randint(1, choices, tokens.shape, generator=rng)
-        other = (tokens - self.ends + step) % choices + self.ends
+        other = (tokens - first + step) % choices + first
         return self.code(torch.where(may & (rank < edits), other, tokens))
 
     def sample_lists(
