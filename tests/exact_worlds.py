@@ -55,7 +55,7 @@ def check_a_step_lowers_the_loss(known: Objective, world: Any, pairs: Any) -> No
     for step in (1e-2, 1e-3, 1e-4):
         policy.base = (start - step * gradient / gradient.norm()).detach()
         after.append(_loss(policy, known, pairs))
-    assert min(after) < float(before), f"{known.id}: {float(before)} before, {after} after"
+    assert min(after) < float(before.detach()), f"{known.id}: {float(before.detach())} before, {after} after"
 
 
 def _loss(policy: Any, known: Objective, pairs: Any) -> float:

@@ -12,6 +12,9 @@ from torch import Tensor
 from boresight.lab.drawn import Pairs
 from boresight.lab.grid import Rows
 
+TIE = 1e-12
+"""Margins of log-probs, in nats, that are equal but for rounding."""
+
 
 @dataclass(frozen=True)
 class Cells:
@@ -96,3 +99,14 @@ class Moment:
     progress: float | None = None
     state: Mapping[str, Tensor] = field(default_factory=dict)
     heads: Mapping[str, Callable[..., Tensor]] = field(default_factory=dict)
+
+
+def ordered_share(margin: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+    """Weighted share of margins with the sign of the truth, where that is not 0; a tie counts half.
+
+    (seeds, couples) each; (seeds,).
+    """
+    weight = weight * (truth != 0)
+    tie = margin.abs() <= TIE
+    right = ((margin * truth > 0) & ~tie) + 0.5 * tie
+    return (right * weight).sum(1) / weight.sum(1)

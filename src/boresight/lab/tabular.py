@@ -30,7 +30,7 @@ from torch import Tensor
 
 from boresight.errors import InputError
 from boresight.lab.drawn import Lists, Pairs, Responses
-from boresight.lab.exact import Cells
+from boresight.lab.exact import Cells, ordered_share
 from boresight.lab.fitting import fit, losses
 from boresight.lab.grid import Rows
 from boresight.lab.policies import Policy
@@ -131,11 +131,11 @@ class TabularWorld(TabularDraws):
         if pairs is None:
             margin = values[..., :, None] - values[..., None, :]
             truth = (reward[:, :, None] - reward[:, None, :]).expand_as(margin)
-            return _ordered(margin.flatten(1), truth.flatten(1), (truth > 0).double().flatten(1))
+            return ordered_share(margin.flatten(1), truth.flatten(1), (truth > 0).double().flatten(1))
         rows = pairs.rows()
         seed = torch.arange(len(values))[:, None, None]
         found, gained = values[seed, rows.prompt, rows.response], reward[rows.prompt, rows.response]
-        return _ordered(found[..., 0] - found[..., 1], gained[..., 0] - gained[..., 1], pairs.weight)
+        return ordered_share(found[..., 0] - found[..., 1], gained[..., 0] - gained[..., 1], pairs.weight)
 
     def cells(self, prompt: Tensor, response: Tensor) -> Cells:
         """Where the tokens of a grid (seeds, n, K) of responses stand."""
@@ -206,10 +206,3 @@ class TabularPolicy(Policy):
 
     def _combined(self, features: Tensor, weights: Tensor) -> Tensor:
         return torch.einsum("sprw,sw->spr", features, weights)
-
-
-def _ordered(margin: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
-    """Weighted share of margins with the sign of the truth, where that is not 0; (seeds, couples) each."""
-    weight = weight * (truth != 0)
-    right = (margin * truth > 0) + 0.5 * (margin == 0)
-    return (right * weight).sum(1) / weight.sum(1)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from boresight.errors import InputError
 from boresight.lab.drawn import Pairs
+from boresight.lab.exact import ordered_share
 
 MOST = 2_000_000
 """Responses that are written out one by one at most, over all seeds and prompts."""
@@ -139,6 +140,4 @@ class TokenExact:
             found = found - self.log_prob(self.reference.expand_as(logits), rows.prompt, rows.response)
         gained = self.score(name, rows.prompt, rows.response)
         margin, truth = found[..., 0] - found[..., 1], gained[..., 0] - gained[..., 1]
-        weight = pairs.weight * (truth != 0)
-        right = (margin * truth > 0) + 0.5 * (margin == 0)
-        return (right * weight).sum(1) / weight.sum(1)
+        return ordered_share(margin, truth, pairs.weight)
