@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from boresight.lab import TabularWorld, fit
+from boresight.lab.beside import Beside
 from boresight.lab.claims import Arm, claim, less, more
 from boresight.lab.tabular import Pairs, TabularPolicy
 
@@ -19,18 +20,17 @@ def outcomes(
     method: str | None, seeds: Sequence[int], *, taste: float, tokens: int, steps: int = 300, **own: float
 ) -> Mapping[str, Any]:
     """Mean log-prob of chosen and rejected responses over all on-topic pairs, of the base model where no method."""
-    found = []
-    for seed in seeds:
-        world, on_topic = made(seed, taste, tokens)
-        policy = TabularPolicy.at_reference(world)
-        if method is not None:
-            pairs = world.sample_pairs(PAIRS, [seed], proposal=on_topic)
-            policy = fit(world, method, pairs=pairs, hyperparameters=own, steps=steps)
-        everything = world.population(proposal=on_topic)
-        with torch.no_grad():
-            table = policy.logits.log_softmax(-1)[0]
-        found.append([mean(table, everything, side) for side in (everything.chosen, everything.rejected)])
-    chosen, rejected = torch.tensor(found).T
+    worlds, on_topic = zip(*(made(seed, taste, tokens) for seed in seeds), strict=True)
+    beside = Beside(worlds)
+    policy = TabularPolicy.at_reference(beside.world)
+    if method is not None:
+        drawn = [w.sample_pairs(PAIRS, [s], proposal=p) for w, s, p in zip(worlds, seeds, on_topic, strict=True)]
+        policy = fit(beside.world, method, pairs=beside.pairs(drawn), hyperparameters=own, steps=steps)
+    sides = []
+    for world, table, proposal in zip(worlds, beside.tables(policy), on_topic, strict=True):
+        every = world.population(proposal=proposal)
+        sides.append([mean(table, every, side) for side in (every.chosen, every.rejected)])
+    chosen, rejected = torch.tensor(sides).T
     return {"chosen log-prob": chosen, "rejected log-prob": rejected}
 
 
@@ -56,7 +56,7 @@ def mean(table: Tensor, pairs: Pairs, side: Tensor) -> float:
     expects=(more("chosen log-prob"), more("rejected log-prob")),
     treatment="sft",
     baseline="the base model",
-    sweep={"taste": (0.0, 0.5, 1.0, 1.5, 2.0, 4.0), "steps": (10, 30, 100, 300, 1000)},
+    sweep={"taste": (0.5, 1.0, 1.5, 2.0, 4.0), "steps": (30, 100, 300)},
     smoke=True,
 )
 def orpo_sft(arm: Arm, seeds: Sequence[int], *, taste: float = 1.0, steps: int = 300) -> Mapping[str, Any]:
@@ -97,7 +97,7 @@ def orpo_penalty(arm: Arm, seeds: Sequence[int], *, lam: float = 0.1) -> Mapping
     expects=(more("chosen log-prob"), less("rejected log-prob")),
     treatment="orpo lam=0.1",
     baseline="the base model",
-    sweep={"lam": (0.03, 0.1, 0.2, 0.3, 1.0, 3.0), "tokens": (1, 3, 10, 30, 100), "taste": (0.5, 1.0, 2.0, 4.0)},
+    sweep={"lam": (0.03, 0.1, 0.2, 0.3, 1.0, 3.0), "tokens": (1, 3, 10, 30), "taste": (0.5, 1.0, 2.0, 4.0)},
     smoke=True,
 )
 def orpo_one_stage(

@@ -49,7 +49,7 @@ class Judged:
 class Result:
     """What running a claim came to. `control` and each of its tries hold a verdict; `error` is set where it raised.
 
-    sweep: knob -> {"default": value, "points": [{"value": v, "judged": [...]}, ...]}.
+    seconds: on one core, without the sweep. sweep: knob -> {"default": value, "points": [{"value": v, "judged": [...]}, ...]}.
     """
 
     id: str
@@ -88,18 +88,18 @@ def _rounded(value: Any) -> Any:
 
 def run_claim(one: Claim, *, seeds: int | None = None, sweep: bool = False) -> Result:
     """Run one claim at seeds 0, 1, ..., its own number of them by default; what it raises makes it broken."""
-    started = time.monotonic()
+    started = time.process_time()
     numbers = list(range(seeds or one.seeds))
     result = Result(one.id, one.part, one.says, one.treatment, one.baseline, one.doc, BROKEN, seeds=len(numbers))
     with _quietly():
         try:
             result = _identity(one, numbers, result) if one.is_identity else _compared(one, numbers, result)
-            result = replace(result, seconds=time.monotonic() - started)
+            result = replace(result, seconds=time.process_time() - started)
             if sweep and one.sweep:
                 result = replace(result, sweep={knob: _swept(one, numbers, knob) for knob in one.sweep})
         except Exception as error:
             told = f"{type(error).__name__}: {error}{_place(error, one)}"
-            result = replace(result, verdict=BROKEN, error=told, seconds=time.monotonic() - started)
+            result = replace(result, verdict=BROKEN, error=told, seconds=time.process_time() - started)
     return result
 
 
