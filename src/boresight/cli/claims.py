@@ -48,15 +48,16 @@ def claims(
     for error in unreadable:
         output.say(f"left out: {error.what}", "yellow", err=True)
     chosen = select(known, words or [], smoke=smoke)
+    few = [c.key for c in chosen if write and seeds is not None and seeds < c.seeds]
+    if few:
+        raise InputError(
+            f"{few[0]} is recorded at its own number of seeds or more", mend="leave out --seeds or --write"
+        )
     if write:
         places(folder)
-        few = [c for c in chosen if seeds is not None and seeds < c.seeds]
-        if few or unreadable:
-            what = f"--seeds {seeds}: {few[0].key} is recorded at {few[0].seeds} or more" if few else unreadable[0].what
-            raise InputError(what, mend="leave --seeds out, or --write" if few else unreadable[0].mend)
     with output.progress("claims", len(chosen), quiet=json) as advance:
         found = run_claims(chosen, seeds=seeds, jobs=jobs, sweep=sweep or write, progress=advance)
-    page = record(found, known, folder) if write else None
+    page = record(found, folder) if write else None
     if json:
         output.emit_json({"claims": found, "page": str(page) if page else None})
     else:

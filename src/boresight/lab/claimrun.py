@@ -49,7 +49,8 @@ class Judged:
 class Result:
     """What running a claim came to. `control` and each of its tries hold a verdict; `error` is set where it raised.
 
-    seconds: on one core, without the sweep. sweep: knob -> {"default": value, "points": [{"value": v, "judged": [...]}, ...]}.
+    seconds: on one core, without the sweep.
+    sweep: knob -> {"default": value, "points": [{"value": v, "judged": [...]}, ...]}.
     """
 
     id: str

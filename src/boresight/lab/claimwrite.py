@@ -10,6 +10,7 @@ from typing import Any
 
 from boresight.catalogue.verdicts import NAME, claims_folder, recorded
 from boresight.errors import InputError
+from boresight.lab.claimfiles import load_claims
 from boresight.lab.claimpage import page, picture
 from boresight.lab.claimplot import draw
 from boresight.lab.claimrun import Result
@@ -31,17 +32,18 @@ def places(folder: Path) -> tuple[Path, Path]:
     return folder / "claims.md", folder / "images"
 
 
-def write(results: Sequence[Result], claims: Sequence[Claim], folder: Path) -> Path:
+def write(results: Sequence[Result], folder: Path) -> Path:
     """Put `results` among the recorded ones and make the page and their pictures again. Returns the page.
 
-    claims: all claims of the folder. Records of claims that are gone are dropped; the words of the others (what they
-    say, their docstrings) are brought up to date.
+    Records of claims that are gone from the folder are dropped, unless a file of it cannot be read; the words of the
+    others (what they say, their docstrings) are brought up to date.
     """
     target, images = places(folder)
-    declared = {c.key: c for c in claims}
+    broken: list[InputError] = []
+    declared = {c.key: c for c in load_claims(folder, broken=broken)}
     new = {r.key: r.to_dict() for r in results}
     known = {_key(r): r for r in recorded(folder)} | new
-    records = [{**r, **_words(declared[key])} for key, r in known.items() if key in declared]
+    records = [{**r, **_words(declared.get(key))} for key, r in known.items() if broken or key in declared]
     records.sort(key=lambda r: (r["id"], r["part"]))
     _put(folder / NAME, "".join(json.dumps(r, ensure_ascii=False, allow_nan=False) + "\n" for r in records).encode())
     images.mkdir(parents=True, exist_ok=True)
@@ -60,7 +62,9 @@ def _key(record: Mapping[str, Any]) -> str:
     return f"{record['id']}/{record['part']}" if record["part"] else str(record["id"])
 
 
-def _words(one: Claim) -> dict[str, str]:
+def _words(one: Claim | None) -> dict[str, str]:
+    if one is None:
+        return {}
     return {"says": one.says, "treatment": one.treatment, "baseline": one.baseline, "doc": one.doc}
 
 
