@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,6 +28,8 @@ from boresight.objectives import (
 if TYPE_CHECKING:
     from boresight.lab.policies import Policy
 
+T = TypeVar("T")
+SIDES = ("chosen", "rejected")
 GRADIENT_NORMS = ("chosen_gradient_norm", "rejected_gradient_norm")
 
 
@@ -76,20 +78,16 @@ class Batches:
         if "difference" in self.needs and "difference" not in rows.extra:
             rows = replace(rows, extra={**rows.extra, "difference": self.world.differences(rows)})
         sides = [rows.column(0), rows.column(1)]
-        cells = [self.cells(side) for side in sides]
+        cells = [self.cells(side, name) for side, name in zip(sides, SIDES, strict=True)]
         policy = [self.side(side, there) for side, there in zip(sides, cells, strict=True)]
-        others = tuple(PairSide(*(self.values(t, there) for there in cells)) for t in self._others())
+        others = tuple(PairSide(*both) for both in zip(*map(self.others, cells, SIDES), strict=True))
         given = self.given(rows, sides, others)
         if (twin := self._twin()) is not None:
             given["twin"] = PairSide(*(self.values(twin, there) for there in cells))
         if "gradient_norms" in self.needs:
             given["statistics"] = dict(zip(GRADIENT_NORMS, (self.norm(p, rows.weight) for p in policy), strict=True))
-        reference = self._reference()
-        return PairLogProbs(
-            PairSide(*policy),
-            None if reference is None else PairSide(*(self.values(reference, there) for there in cells)),
-            Given(**given),
-        )
+        reference = PairSide(*map(self.reference, cells, SIDES)) if "reference" in self.needs else None
+        return PairLogProbs(PairSide(*policy), reference, Given(**given))
 
     def responses(self, rows: Rows) -> ResponseLogProbs:
         """One response a row."""
@@ -108,19 +106,18 @@ class Batches:
 
     def single(self, rows: Rows) -> tuple[LogProbs, LogProbs | None, Given]:
         """Log-probs of a grid under policy and reference, and all else."""
-        cells = self.cells(rows)
-        given = self.given(rows, [rows], tuple(self.values(t, cells) for t in self._others()))
+        cells = self.cells(rows, "response")
+        given = self.given(rows, [rows], tuple(self.others(cells, "response")))
         if (twin := self._twin()) is not None:
             given["twin"] = self.values(twin, cells)
-        reference = self._reference()
-        fixed = None if reference is None else self.values(reference, cells)
-        return self.side(rows, cells), fixed, Given(**given)
+        reference = self.reference(cells, "response") if "reference" in self.needs else None
+        return self.side(rows, cells), reference, Given(**given)
 
     def given(self, rows: Rows, sides: Sequence[Rows], others: Any) -> dict[str, Any]:
         """What a batch carries beyond log-probs."""
         found: dict[str, Any] = {"others": others, "state": self.moment.state, "heads": self.moment.heads}
         if "scores" in self.needs:
-            found["scores"] = self.scores(sides)
+            found["scores"] = self.once("scores", lambda: self.scores(sides))
         if "progress" in self.needs:
             found["progress"] = self.moment.progress
         if "embedding" in self.needs:
@@ -147,11 +144,11 @@ class Batches:
         if "samples" not in rows.extra:
             raise InputError("the data has no samples of the reference", mend="train by fit, which draws them")
         drawn = rows.extra["samples"]
-        cells = self.world.cells(rows.prompt[:, :, :1].expand_as(drawn), drawn)
+        cells = self.cells(replace(rows, prompt=rows.prompt[:, :, :1].expand_as(drawn), response=drawn), "samples")
         seeds, count, k = drawn.shape
         return ListLogProbs(
             self.values(self.table, cells),
-            self.values(self.policy.reference, cells),
+            self.reference(cells, "samples"),
             list_of=torch.arange(seeds * count).repeat_interleave(k),
             count=seeds * count,
         )
@@ -159,8 +156,8 @@ class Batches:
     def mismatched(self, rows: Rows) -> Tensor:
         """Weighted mean log-ratio of the responses laid behind the prompt of the row before, 0-d."""
         with torch.no_grad():
-            cells = self.world.cells(rows.prompt.roll(1, 1), rows.response)
-            ratio = self.values(self.table, cells).sum() - self.values(self.policy.reference, cells).sum()
+            cells = self.cells(replace(rows, prompt=rows.prompt.roll(1, 1)), "moved")
+            ratio = self.values(self.table, cells).sum() - self.reference(cells, "moved").sum()
             return (ratio * rows.weight.flatten()).sum() / rows.weight.sum()
 
     def norm(self, side: LogProbs, weight: Tensor) -> Tensor:
@@ -178,9 +175,29 @@ class Batches:
         """Log-probs of a grid under a table of them."""
         return LogProbs(cells.of(table), cells.owner, cells.count)
 
-    def cells(self, rows: Rows) -> Cells:
+    def once(self, name: object, make: Callable[[], T]) -> T:
+        """What does not change as long as the data is the same."""
+        memo = self.moment.memo
+        if name not in memo:
+            memo[name] = make()
+        found: T = memo[name]
+        return found
+
+    def cells(self, rows: Rows, name: str) -> Cells:
         """Where the tokens of a grid stand."""
-        return self.world.cells(rows.prompt, rows.response)
+        return self.once((name, "cells"), lambda: self.world.cells(rows.prompt, rows.response))
+
+    def reference(self, cells: Cells, name: str) -> LogProbs:
+        """The reference's log-probs of a grid."""
+        return self.once((name, "reference"), lambda: self.values(self.policy.reference, cells))
+
+    def others(self, cells: Cells, name: str) -> list[LogProbs]:
+        """Those of each further reference."""
+        if "references" not in self.needs:
+            return []
+        if not self.policy.others:
+            raise InputError("the objective needs further references", mend="give fit others=[logits, ...]")
+        return self.once((name, "others"), lambda: [self.values(table, cells) for table in self.policy.others])
 
     def known(self, rows: Rows, cells: Cells) -> dict[str, Tensor]:
         """What is known of each token, by name, (tokens, ...)."""
@@ -216,16 +233,6 @@ class Batches:
     def _placed(self, values: Tensor, rows: Rows, cells: Cells) -> Tensor:
         """(seeds, n, K, longest) at the tokens of a grid (seeds, n, K)."""
         return values.expand(*rows.response.shape, -1)[cells.context[0], cells.row, cells.column, cells.position]
-
-    def _reference(self) -> Tensor | None:
-        return self.policy.reference if "reference" in self.needs else None
-
-    def _others(self) -> tuple[Tensor, ...]:
-        if "references" not in self.needs:
-            return ()
-        if not self.policy.others:
-            raise InputError("the objective needs further references", mend="give fit others=[logits, ...]")
-        return self.policy.others
 
     def _twin(self) -> Tensor | None:
         return self._twin_table if "twin" in self.needs and self.policy.twin is not None else None

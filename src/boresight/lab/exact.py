@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -94,11 +94,15 @@ class World(Protocol):
 
 @dataclass(frozen=True)
 class Moment:
-    """What a batch knows of the training around it."""
+    """What a batch knows of the training around it.
+
+    memo: what was made of the same data at an earlier step and does not depend on the policy, by name.
+    """
 
     progress: float | None = None
     state: Mapping[str, Tensor] = field(default_factory=dict)
     heads: Mapping[str, Callable[..., Tensor]] = field(default_factory=dict)
+    memo: dict[Any, Any] = field(default_factory=dict)
 
 
 def ordered_share(margin: Tensor, truth: Tensor, weight: Tensor) -> Tensor:

@@ -83,6 +83,7 @@ def fit(
         policy.states = [dict(start_at) for _ in pairs.names]
     pairs = _dressed(policy, known, pairs, seed, samples)
     chosen = _optimizer(optimizer, groups)
+    memo: dict[Any, Any] = {}
     for step in range(steps):
         if decay:
             for group, (_, rate) in zip(chosen.param_groups, groups, strict=True):
@@ -91,7 +92,8 @@ def fit(
         if "noise" in known.needs:
             some = some.knowing(noise=_noise(policy, some, seed, step))
         chosen.zero_grad()
-        loss = _loss(policy, known, some, values, step / steps)
+        memo = memo if batch is None else {}
+        loss = _each(policy, known, some, values, step / steps, memo, remember=True).sum()
         if loss.requires_grad:
             loss.backward()
         chosen.step()
@@ -122,25 +124,27 @@ def losses(
     some = _dressed(policy, known, pairs, seed, samples)
     if "noise" in known.needs:
         some = some.knowing(noise=_noise(policy, some, seed, 0))
-    return _each(policy, known, some, values, progress, remember=False)
-
-
-def _loss(policy: Policy, known: Objective, data: Drawn, values: dict[str, Any], progress: float) -> Tensor:
-    """Summed over seeds, which are independent of each other."""
-    return _each(policy, known, data, values, progress, remember=True).sum()
+    return _each(policy, known, some, values, progress, {}, remember=False)
 
 
 def _each(
-    policy: Policy, known: Objective, data: Drawn, values: dict[str, Any], progress: float, *, remember: bool
+    policy: Policy,
+    known: Objective,
+    data: Drawn,
+    values: dict[str, Any],
+    progress: float,
+    memo: dict[Any, Any],
+    *,
+    remember: bool,
 ) -> Tensor:
     """The loss of each seed, (seeds,)."""
     count = policy.seeds
     if count > 1 and _alone(known):
-        ones = ((policy.of_seed(i), data.of_seed(i)) for i in range(count))
-        return torch.cat([_each(one, known, some, values, progress, remember=remember) for one, some in ones])
+        ones = ((policy.of_seed(i), data.of_seed(i), memo.setdefault(i, {})) for i in range(count))
+        return torch.cat([_each(one, known, some, values, progress, m, remember=remember) for one, some, m in ones])
     state = policy.states[0] if policy.states else {}
     heads = policy.heads[0] if policy.heads else {}
-    batch, weight = policy.batch(known, data, Moment(progress, dict(state), heads))
+    batch, weight = policy.batch(known, data, Moment(progress, dict(state), heads, memo))
     found = known.function(batch, **values).view_as(weight)
     units = _tokens(batch).view_as(weight) if known.per == "token" else torch.ones_like(weight)
     if remember and known.update is not None:
