@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint format types contracts check audit clean
+.PHONY: help install demo claims test test-all lint format types contracts check audit clean
 
 help: ## this list
 	@echo "make TARGET, where TARGET is"
@@ -20,6 +20,9 @@ install: $(VENV)/.installed ## make .venv and install the package with its pins
 
 demo: $(VENV)/.installed ## align a tiny model three ways and compare them (under 5 minutes on 2 cores)
 	$(BIN)/boresight demo
+
+claims: $(VENV)/.installed ## what papers claim, tested again (SMOKE=1: only those that take seconds)
+	$(BIN)/boresight claims --jobs $(WORKERS) $(if $(SMOKE),--smoke)
 
 test: $(VENV)/.installed-dev ## the tests, without those that take minutes
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow"

@@ -13,7 +13,9 @@ import torch
 
 from boresight.catalogue import FAMILIES, STATES, methods, rows, show
 from boresight.catalogue.search import fold, search
+from boresight.catalogue.shipped import recipes
 from boresight.catalogue.trial import runs, tiny_batch
+from boresight.catalogue.verdicts import recorded
 from boresight.errors import InputError
 from boresight.objectives import Objective, PairLogProbs, objectives
 from boresight.objectives._registry import BATCHES
@@ -82,7 +84,10 @@ def test_every_registered_objective_of_the_library_has_a_row():
     assert {row["id"] for row in stored("cited.jsonl")} <= own, "cited rows are there for what is implemented"
 
 
-@pytest.mark.parametrize("entry", methods(state="implemented"), ids=lambda e: e.id)
+BY_OBJECTIVE = [e for e in methods(state="implemented") if e.method]
+
+
+@pytest.mark.parametrize("entry", BY_OBJECTIVE, ids=lambda e: e.id)
 def test_what_is_called_implemented_resolves_and_runs(entry):
     known = objectives()[entry.id]
     loss = known.function(tiny_batch(known.takes))
@@ -94,13 +99,39 @@ def test_what_is_called_implemented_resolves_and_runs(entry):
 
 def test_states_follow_from_the_register_and_the_row_alone():
     for entry in methods():
-        if entry.id in objectives():
+        if entry.id in objectives() or entry.id in recipes():
             expected = "implemented"
         else:
             expected = "reference only" if entry.row["runnable"] == "reference" else "planned"
         assert entry.state == expected, entry.id
-        assert (entry.method is not None) == (entry.state == "implemented")
-        assert entry.verdict == ("not tested yet" if entry.row["claim"] else "no claim to test")
+        assert (entry.method is not None) == (entry.id in objectives())
+        assert (entry.recipe is not None) == (entry.id in recipes() and entry.method is None)
+        tested = {r["verdict"] for r in recorded() if r["id"] == entry.id}
+        assert entry.verdict in (tested or {"not tested yet" if entry.row["claim"] else "no claim to test"})
+
+
+@pytest.mark.parametrize("id", sorted(recipes()))
+def test_a_recipe_that_comes_with_the_package_is_a_run_of_a_paper(id):
+    from boresight.training.recipe import Recipe
+
+    assert id in rows()
+    assert id not in objectives(), "a recipe and an objective of one name"
+    needed = {"model": "m", "data": "d.jsonl", "out": "o"}
+    by_id = Recipe.read(id, **needed)
+    assert by_id.method in objectives()
+    assert by_id == Recipe.read(recipes()[id], **needed)
+    told = show(id).to_dict()["recipe"]
+    assert told["method"] == by_id.method
+    assert (HERE.parents[1] / told["file"]).read_text("utf-8") == told["text"]
+    assert told["example"].startswith(f"boresight train --method {id} ")
+    assert all(len(line) <= 80 for line in told["text"].splitlines()), "it is shown on a terminal"
+
+
+def test_a_recipe_whose_objective_does_not_run_is_not_called_implemented(tmp_path, monkeypatch):
+    (tmp_path / "orpo.yaml").write_text("# method: dpo\nmethod: nothing-of-that-name\n")
+    monkeypatch.setattr("boresight.catalogue.index.recipes", lambda: {"orpo": tmp_path / "orpo.yaml"})
+    monkeypatch.setattr("boresight.objectives.objectives", lambda: {})
+    assert show("orpo").state == "does not run"
 
 
 def test_there_is_a_tiny_batch_for_every_kind_an_objective_may_take():
@@ -224,7 +255,7 @@ def test_show_by_id_and_by_other_name_in_any_case():
     assert len(str(caught.value)) < 200, "the names of all rows are no help"
 
 
-@pytest.mark.parametrize("entry", methods(state="implemented"), ids=lambda e: e.id)
+@pytest.mark.parametrize("entry", BY_OBJECTIVE, ids=lambda e: e.id)
 def test_an_entry_tells_how_its_method_is_called(entry):
     told = json.loads(json.dumps(entry.to_dict(), allow_nan=False))["method"]
     function = entry.method.function

@@ -341,6 +341,26 @@ def test_check_of_a_file_leaves_with_1_only_where_it_found_something(rejected, c
     assert told["feedback"]["pairs"] == 1
 
 
+@pytest.mark.parametrize("words", [["--method", "dpo-prefix-sharing"], ["method=dpo-prefix-sharing"]])
+def test_train_takes_a_recipe_of_the_package_by_its_id(words, monkeypatch, capsys):
+    from boresight.catalogue.shipped import recipes
+    from boresight.training import train as module
+
+    seen = {}
+
+    def fake(recipe, **options):
+        seen.update(options, recipe=recipe)
+        return module.Run(Path("run"), "dpo", 1, 1.0)
+
+    monkeypatch.setattr(module, "train", fake)
+    assert main(["train", *words, "--model", "m", "beta=0.2"]) == 0
+    path = str(recipes()["dpo-prefix-sharing"])
+    assert seen == {"recipe": path, "model": "m", "beta": 0.2, "resume": False, "quiet": False}
+    assert "a recipe, not an objective" in " ".join(capsys.readouterr().err.split())
+    assert main(["train", "mine.yaml", *words]) == 0
+    assert (seen["recipe"], seen["method"]) == ("mine.yaml", "dpo-prefix-sharing")
+
+
 # key=value
 
 

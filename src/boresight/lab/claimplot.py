@@ -10,7 +10,7 @@ BASELINE, TREATMENT, MUTED = "#8a6d3b", "#1f5fa8", "#6b7280"
 VERDICTS = {"holds": "#1a7f37", "does not hold": "#c0392b", "undecided": "#8a6d00", "broken": "#c0392b"}
 STYLE = {
     "svg.hashsalt": "boresight",
-    "svg.fonttype": "path",
+    "svg.fonttype": "none",  # text stays text: half the size, and it can be searched
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 9,
@@ -36,15 +36,18 @@ def draw(record: Mapping[str, Any], form: str = "svg") -> bytes:
         metadata = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
         figure.savefig(out, format=form, metadata=metadata, dpi=110)
         plt.close(figure)
-    return out.getvalue()
+    # Where that font is absent, one of the same widths.
+    return out.getvalue().replace(b"'DejaVu Sans'", b"'DejaVu Sans', Verdana, sans-serif")
 
 
 def _compared(plt: Any, record: Mapping[str, Any]) -> Any:
     """A column for each expectation: pairs and difference above, the sweep of each knob below."""
     judged, knobs = record["judged"], list(record["sweep"])
     columns, rows = len(judged), 1 + len(knobs)
-    figure = plt.figure(figsize=(4.3 * columns + 0.4, 2.7 * rows + 0.25), layout="constrained")
+    figure = plt.figure(figsize=(4.3 * columns + 0.4, 2.6 * rows + 0.5), layout="constrained")
     for k, part in enumerate(figure.subfigures(1, columns, wspace=0.04, squeeze=False)[0]):
+        said = f"{judged[k]['outcome']}, {judged[k]['expects']}: {judged[k]['verdict']}"
+        part.suptitle(_folded(said, 60), fontsize=9, color=VERDICTS[judged[k]["verdict"]])
         bands = part.subfigures(rows, 1, squeeze=False)[:, 0]
         axes = bands[0].subplots(1, 2, width_ratios=(1.7, 1))
         _pairs(axes[0], record, judged[k])
@@ -74,9 +77,8 @@ def _difference(axis: Any, record: Mapping[str, Any], judged: Mapping[str, Any])
     axis.errorbar([0.12], [judged["effect"]], yerr=error, fmt="o", color=colour, capsize=4, markersize=5)
     axis.axhline(0, color=MUTED, linewidth=0.8)
     _bounds(axis, judged["expects"])
-    axis.set(xlim=(-0.6, 0.6), ylabel="difference")
+    axis.set(xlim=(-0.6, 0.6), ylabel="difference", xlabel="of each seed,\nand 95% interval")
     axis.set_xticks([])
-    axis.set_xlabel(f"{judged['expects']}:\n{judged['verdict']}", color=colour)
 
 
 def _bounds(axis: Any, expects: str) -> None:
@@ -99,11 +101,10 @@ def _sweep(axis: Any, knob: str, swept: Mapping[str, Any], k: int) -> None:
     axis.scatter(x, [j["effect"] for j in found], color=[VERDICTS[j["verdict"]] for j in found], s=22, zorder=2)
     axis.axhline(0, color=MUTED, linewidth=0.8)
     _bounds(axis, found[0]["expects"])
-    if numbers:
-        if min(x) > 0 and max(x) / min(x) >= 30:
-            axis.set_xscale("log")
-    else:
-        axis.set_xticks(x, [str(v) for v in values])
+    if numbers and min(x) > 0 and max(x) / min(x) >= 16:
+        axis.set_xscale("log")
+    axis.set_xticks(x, [_short(v) for v in values])
+    axis.minorticks_off()
     if swept["default"] in values:
         axis.axvline(x[values.index(swept["default"])], color=MUTED, linewidth=0.8, linestyle=":")
     axis.set(xlabel=f"{knob} (dotted: {_short(swept['default'])}, as above)", ylabel="difference")
