@@ -75,7 +75,9 @@ def _block(r: Result) -> None:
 
     told = f"  control: {_control(r)} · {r.seeds} seeds · {r.seconds:.0f} s"
     head = Text.assemble(output.plain(r.key, "bold"), "  ", output.plain(r.verdict), (told, "dim"))
-    lines = [output.plain(r.says), output.plain(f"{r.treatment} against {r.baseline}", "dim")]
+    exact = r.judged and r.judged[0].expects.startswith("within")
+    arms = f"altered for the control: {r.baseline}" if exact else f"{r.treatment} against {r.baseline}"
+    lines = [output.plain(r.says), output.plain(arms, "dim")]
     for j in r.judged:
         lines.append(Text.assemble(output.plain(f"{j.outcome}, {j.expects}: "), _effect(j), " "))
     output.show(Group(head, *(Padding(line, (0, 0, 0, 2)) for line in lines), Text("")))
