@@ -16,6 +16,7 @@ import boresight as bs
 from boresight.errors import InputError, RunError
 from boresight.objectives import objectives
 from boresight.training.recipe import Recipe
+from everything import words_for, write_everything
 
 WORDS = [
     "the",
@@ -99,10 +100,16 @@ def test_same_recipe_twice_gives_identical_metrics_and_weights(base, prefs, tmp_
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory) -> Path:
+    return write_everything(tmp_path_factory.mktemp("all") / "all.jsonl")
+
+
 @pytest.mark.parametrize("method", sorted(objectives()))
-def test_one_batch_of_eight_is_eight_of_one(base, prefs, tmp_path, method):
+def test_one_batch_of_eight_is_eight_of_one(base, everything, tmp_path, method):
+    words = {"sample_tokens": 5} | words_for(objectives()[method], base)
     for micro in (8, 1):
-        go(base, prefs, tmp_path / str(micro), method=method, max_steps=2, micro_batch=micro, lr=1e-3)
+        go(base, everything, tmp_path / str(micro), method=method, max_steps=2, micro_batch=micro, lr=1e-3, **words)
     for x, y in zip(timeless(tmp_path / "8"), timeless(tmp_path / "1"), strict=True):
         assert x == pytest.approx(y, rel=2e-4, abs=2e-5)
     a, b = weights(tmp_path / "8"), weights(tmp_path / "1")

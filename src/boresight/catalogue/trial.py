@@ -38,10 +38,11 @@ def tiny_batch(takes: type, heads: Any = None) -> Any:
         return ListLogProbs(policy, policy, list_of=owner, count=2, grades=graded, given=given)
 
     a, b = responses([-1.0, -0.5], [-2.0]), responses([-1.2], [-0.7, -1.1, -0.6])
+    near, far = responses([-1.2, -0.9], [-1.7]), responses([-1.1], [-0.9, -1.0, -0.4])
     four = responses([-1.0, -0.5], [-2.0], [-1.2], [-0.7, -1.1, -0.6])
     sides: dict[type, tuple[Any, Any]] = {
-        PairLogProbs: (PairSide(a, b), PairSide(b, a)),
-        ResponseLogProbs: (a, a),
+        PairLogProbs: (PairSide(a, b), PairSide(near, far)),
+        ResponseLogProbs: (a, near),
         ListLogProbs: (four, four),
     }
     count = 2 if takes is ResponseLogProbs else 4
@@ -59,8 +60,8 @@ def tiny_batch(takes: type, heads: Any = None) -> Any:
     if takes is PairLogProbs:
         return PairLogProbs(*sides[takes], given)
     if takes is ResponseLogProbs:
-        reference, labels = responses([-1.2, -0.9], [-1.7]), torch.tensor([True, False])
-        return ResponseLogProbs(a, reference, desirable=labels, mismatched_kl=torch.tensor(0.1), given=given)
+        labels = torch.tensor([True, False])
+        return ResponseLogProbs(a, near, desirable=labels, mismatched_kl=torch.tensor(0.1), given=given)
     if takes is ListLogProbs:
         return listed(four, grades=True, given=given)
     if takes is PairScores:

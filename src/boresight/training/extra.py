@@ -25,6 +25,10 @@ WHOLE = frozenset({"samples", "embedding", "hidden", "entropy", "token_kl", "ref
 """Needs that a model which is split over processes cannot serve: they ask it in other ways than for log-probs."""
 
 
+REFERRED = frozenset({"reference", "samples", "embedding", "token_kl", "reference_kl", "reference_hidden"})
+"""Needs for which there has to be a reference."""
+
+
 def check(recipe: Recipe, objective: Objective, *, divided: bool) -> None:
     """Raise InputError for options that the objective has no use for, or lacks, and for what cannot be split."""
     wants = "references" in objective.needs

@@ -348,7 +348,7 @@ def prepare(
     if kind == "causal":
         live.check(module, objective)
     against = None
-    if "reference" in objective.needs:
+    if extra.REFERRED & set(objective.needs):
         against = find(
             recipe,
             loaded,
@@ -388,7 +388,7 @@ def prepare(
     else:
         equalise(accelerator, [p for p in model.parameters() if p.requires_grad])
     store, seen = None, None
-    if against is not None:
+    if against is not None and "reference" in objective.needs:
         compute = of_split(against, model, module, accelerator, loaded.pad_id, recipe.micro_tokens) if divided else None
         tables = [t for t in (rows, eval_rows) if t is not None]
         store, seen = fill(recipe, against, tables, accelerator, reporter, compute)

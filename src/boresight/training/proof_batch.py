@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -21,6 +22,18 @@ from boresight.objectives import (
 from boresight.training.batches import Context
 from boresight.training.job import Job
 from boresight.training.known import differences, noise
+
+
+class Shifted(ReferenceStore):
+    """A store whose log-probs are moved by up to a twentieth of a nat a token, each response by its own content."""
+
+    def __init__(self, store: ReferenceStore) -> None:
+        vars(self).update(vars(store))
+
+    def get(self, sequences: Sequence[Tokens]) -> LogProbs:
+        """What is stored, moved."""
+        found = super().get(sequences)
+        return replace(found, values=found.values + 0.1 * (noise(sequences, 0, 0) - 0.5))
 
 
 def by_hand(job: Job, rows: Sequence[Row], values: Sequence[Sequence[Tensor]], context: Context) -> Tensor:
@@ -68,7 +81,8 @@ def by_hand(job: Job, rows: Sequence[Row], values: Sequence[Sequence[Tensor]], c
     samples = None
     if "samples" in needs:
         owner = torch.tensor([r for r, _ in drawn], dtype=torch.int64, device=device)
-        samples = ListLogProbs(logs(drawn), stored(job.store, drawn), list_of=owner, count=len(rows))
+        theirs = stored(job.store, drawn) if "reference" in needs else None
+        samples = ListLogProbs(logs(drawn), theirs, list_of=owner, count=len(rows))
     given = Given(
         scores=moved,
         others=tuple(whole(other) for other in job.others),
