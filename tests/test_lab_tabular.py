@@ -144,6 +144,14 @@ def test_every_objective_lowers_its_own_loss(scored, name):
     check_a_step_lowers_the_loss(find(name), scored, scored.sample_pairs(20, 7, certainty=inf))
 
 
+def test_data_made_by_hand_knows_its_seeds(world):
+    drawn = world.sample_pairs(60, [3, 8])
+    made = Pairs.of(drawn.prompt, drawn.chosen, drawn.rejected, seeds=[3, 8])
+    runs = [fit(world, "dpo", pairs=p, steps=5, batch=8).logits.detach() for p in (drawn, made)]
+    assert torch.equal(*runs)
+    assert made.of_seed(1).names == (8,)
+
+
 def test_batches_come_from_the_seed(world):
     pairs = world.sample_pairs(60, 0)
     runs = [fit(world, "dpo", pairs=pairs, steps=10, batch=8, seed=s).logits.detach() for s in (0, 0, 1)]

@@ -7,6 +7,9 @@
     train = world.preferences(base, 600, seed=0)            # Examples, as any data
     print(measure(world, base).reward)                      # .. +/- .., by the gold program
 
+Beside the language, which is measured by sampling, two worlds in which all is exact and many seeds train at once:
+`TabularWorld` (tabular.py) and `TokenWorld` (tokens.py).
+
 For claims, tests and the demo; nothing that users build on imports it.
 """
 

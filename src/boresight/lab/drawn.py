@@ -10,7 +10,7 @@ What is in `extra` is used in the place of what the world itself knows:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -38,13 +38,22 @@ class Pairs(Drawn):
 
     @classmethod
     def of(
-        cls, prompt: Tensor, chosen: Tensor, rejected: Tensor, weight: Tensor | None = None, **rest: Tensor
+        cls,
+        prompt: Tensor,
+        chosen: Tensor,
+        rejected: Tensor,
+        weight: Tensor | None = None,
+        *,
+        rejected_prompt: Tensor | None = None,
+        seeds: Sequence[int] | None = None,
     ) -> Pairs:
         """From (seeds, pairs) or (pairs,) tensors, nothing flipped, all of weight 1 if none is given."""
         prompt, chosen, rejected = (x if x.ndim == 2 else x[None] for x in (prompt, chosen, rejected))
         weight = torch.ones(prompt.shape, dtype=torch.float64) if weight is None else weight.double().view_as(prompt)
-        more = {name: x if x.ndim == 2 else x[None] for name, x in rest.items()}
-        return cls(prompt, chosen, rejected, torch.zeros(prompt.shape, dtype=torch.bool), weight, **more)  # type: ignore[arg-type]
+        if rejected_prompt is not None:
+            rejected_prompt = rejected_prompt.view_as(prompt)
+        flipped, names = torch.zeros(prompt.shape, dtype=torch.bool), None if seeds is None else tuple(seeds)
+        return cls(prompt, chosen, rejected, flipped, weight, rejected_prompt, {}, names)
 
     def scored(self, name: str, chosen: Tensor, rejected: Tensor) -> Pairs:
         """The same with scores of that name, (seeds, pairs) each."""

@@ -75,12 +75,9 @@ def fit(
     if "twin" in known.needs:
         policy.twin = world.policy(len(pairs.names), **options)
         groups.append((policy.twin.leaves(), lr * twin_lr))
-    if known.heads is not None:
-        policy.heads = [_heads(policy, known, values, seed, name) for name in pairs.names]
+    _equip(policy, known, values, seed, pairs.names)
+    if policy.heads:
         groups.append(([p for each in policy.heads for m in each.values() for p in m.parameters()], lr))
-    if known.state:
-        start_at = {name: torch.tensor(value, dtype=torch.float64) for name, value in known.state.items()}
-        policy.states = [dict(start_at) for _ in pairs.names]
     pairs = _dressed(policy, known, pairs, seed, samples)
     chosen = _optimizer(optimizer, groups)
     memo: dict[Any, Any] = {}
@@ -113,18 +110,26 @@ def losses(
     samples: int = 4,
     progress: float = 0.0,
 ) -> Tensor:
-    """The loss of each seed on its data, (seeds,), as `fit` makes it at its first step; gradients flow."""
+    """The loss of each seed on its data, (seeds,), as `fit` makes it at its first step; gradients flow.
+
+    With the heads and states that the policy has, if it has any; no state is moved on.
+    """
     known = find(objective) if isinstance(objective, str) else objective
     values = dict(hyperparameters or {})
-    if known.heads is not None and not policy.heads:
-        policy.heads = [_heads(policy, known, values, seed, name) for name in pairs.names]
-    if known.state and not policy.states:
-        start_at = {name: torch.tensor(value, dtype=torch.float64) for name, value in known.state.items()}
-        policy.states = [dict(start_at) for _ in pairs.names]
+    _equip(policy, known, values, seed, pairs.names)
     some = _dressed(policy, known, pairs, seed, samples)
     if "noise" in known.needs:
         some = some.knowing(noise=_noise(policy, some, seed, 0))
     return _each(policy, known, some, values, progress, {}, remember=False)
+
+
+def _equip(policy: Policy, known: Objective, values: dict[str, Any], seed: int, names: Sequence[int]) -> None:
+    """Give a policy the heads and states that the objective has and it does not, for each seed its own."""
+    if known.heads is not None and not policy.heads:
+        policy.heads = [_heads(policy, known, values, seed, name) for name in names]
+    if known.state and not policy.states:
+        start = {name: torch.tensor(value, dtype=torch.float64) for name, value in known.state.items()}
+        policy.states = [dict(start) for _ in names]
 
 
 def _each(
