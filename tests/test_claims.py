@@ -12,9 +12,10 @@ import torch
 from scipy import stats
 
 from boresight.errors import InputError, RunError
-from boresight.lab import claimrun
+from boresight.lab import claimpool
 from boresight.lab.claimfiles import load_claims, select
-from boresight.lab.claimrun import run_claim, run_claims
+from boresight.lab.claimpool import run_claims
+from boresight.lab.claimrun import run_claim
 from boresight.lab.claims import CONTROLS, WORST_FIRST, claim, difference, identity, less, more, overall, same
 from boresight.stats import Interval
 
@@ -387,7 +388,7 @@ def test_a_process_that_dies_is_told_and_not_waited_for(folder):
 
 
 def test_there_are_no_more_processes_than_claims(folder, monkeypatch):
-    monkeypatch.setattr(claimrun, "_spread", lambda *_: pytest.fail("one claim needs no process"))
+    monkeypatch.setattr(claimpool, "_spread", lambda *_: pytest.fail("one claim needs no process"))
     assert run_claims(load_claims(folder)[:1], jobs=4)[0].verdict == "holds"
 
 

@@ -36,7 +36,7 @@ def claims(
     from boresight.cli import _claims, output
     from boresight.errors import InputError
     from boresight.lab.claimfiles import load_claims, select
-    from boresight.lab.claimrun import run_claims
+    from boresight.lab.claimpool import run_claims
     from boresight.lab.claimwrite import places
     from boresight.lab.claimwrite import write as record
 

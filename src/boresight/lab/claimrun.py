@@ -1,28 +1,19 @@
-"""Running claims: both arms over all seeds, the control, the sweep; one process or several."""
+"""Running a claim: both arms over all seeds, the control, the sweep."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import random
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
-from inspect import getsourcefile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from boresight.errors import RunError
-from boresight.lab.claimfiles import load_file
 from boresight.lab.claims import BROKEN, CONTROLS, HOLDS, Claim, Expectation, difference, overall
 from boresight.stats import Interval
 
@@ -102,67 +93,6 @@ def run_claim(one: Claim, *, seeds: int | None = None, sweep: bool = False) -> R
             told = f"{type(error).__name__}: {error}{_place(error, one)}"
             result = replace(result, verdict=BROKEN, error=told, seconds=time.process_time() - started)
     return result
-
-
-def run_claims(
-    claims: Sequence[Claim],
-    *,
-    seeds: int | None = None,
-    jobs: int | None = None,
-    sweep: bool = False,
-    progress: Callable[..., object] | None = None,
-) -> list[Result]:
-    """Run claims, each in one process with one torch thread; the results in the order of `claims`.
-
-    jobs: how many processes at once; as many as processors by default. progress(1, note) is called after each.
-    What a claim comes to depends on neither. Raises RunError if a process dies.
-    """
-    jobs = min(jobs or _processors(), len(claims))
-    found: dict[str, Result] = {}
-
-    def done(result: Result) -> None:
-        found[result.key] = result
-        if progress is not None:
-            progress(1, f"{result.key}: {result.verdict}")
-
-    if jobs <= 1:
-        for one in claims:
-            done(run_claim(one, seeds=seeds, sweep=sweep))
-    else:
-        _spread(claims, jobs, partial(_work, seeds=seeds, sweep=sweep), done)
-    return [found[one.key] for one in claims]
-
-
-def _spread(claims: Sequence[Claim], jobs: int, work: Callable[..., Result], done: Callable[[Result], None]) -> None:
-    before = set(multiprocessing.active_children())
-    # Not forked: torch's threads do not survive it.
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_worker)
-    try:
-        waiting = [pool.submit(work, getsourcefile(one.function), one.key) for one in claims]
-        for future in as_completed(waiting):
-            done(future.result())
-    except BrokenProcessPool:
-        raise RunError("a process that ran claims died; it may have run out of memory", mend="try --jobs 1") from None
-    except BaseException:
-        for process in set(multiprocessing.active_children()) - before:
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers itself
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
-
-def _work(path: str, key: str, *, seeds: int | None, sweep: bool) -> Result:
-    one = next(c for c in load_file(Path(path)) if c.key == key)
-    return run_claim(one, seeds=seeds, sweep=sweep)
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

@@ -9,7 +9,8 @@
 
 An arm is "treatment" or "baseline". The function gets all seeds at once and returns, for each outcome that is expected
 of, one value for each seed, shape (seeds,); it draws everything random from the seeds. How verdicts come about is
-said by `HOW`, which the page of claims shows; `claimrun.py` runs claims, `claimfiles.py` finds them.
+said by `HOW`, which the page of claims shows; `claimrun.py` runs claims, `claimpool.py` many at once, `claimfiles.py`
+finds them.
 """
 
 from __future__ import annotations
