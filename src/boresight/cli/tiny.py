@@ -12,7 +12,7 @@ EXAMPLES = "Example: [bold]boresight tiny --data prefs.jsonl --out base[/bold]"
 def tiny(
     data: Annotated[str, typer.Option(help="Data whose texts the tokenizer is trained on.")],
     out: Annotated[str, typer.Option(help="Folder of the model; must be new.")],
-    arch: Annotated[str, typer.Option(help="llama or qwen.")] = "llama",
+    arch: Annotated[str, typer.Option(help="llama, qwen, t5 or bart.")] = "llama",
     vocab: Annotated[int, typer.Option(help="Tokens of the tokenizer, at most.")] = 4096,
     hidden: Annotated[int, typer.Option(min=1, help="Width.")] = 128,
     layers: Annotated[int, typer.Option(min=1, help="Depth.")] = 4,
@@ -23,8 +23,9 @@ def tiny(
 ) -> None:
     """Make a small untrained transformers model with a tokenizer trained on your data and a chat template.
 
-    It knows nothing yet: teach it with --method sft first. It is for trying the whole way on a laptop in minutes;
-    the same commands then take a model of any size.
+    Those with an encoder and a decoder (t5, bart) have no chat template. It knows nothing yet: teach it with
+    --method sft first. It is for trying the whole way on a laptop in minutes; the same commands then take a model of
+    any size.
     """
     from boresight.cli import output
     from boresight.data.read import read

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boresight.data.checks import SEVERITIES, Check, Columns, Finding, Looked, Setting, Severity, checks
-from boresight.data.pretrained import load_tokenizer
+from boresight.data.pretrained import is_encoder_decoder, load_tokenizer
 from boresight.data.render import Renderer
 from boresight.data.rowreport import RowsReport
 from boresight.data.rows import ExampleTable, Kind, make_rows
@@ -138,7 +138,8 @@ def check(
     renderer = None
     if model is not None:
         options: dict[str, Any] = {"template": template, "spans": spans, "truncation": truncation}
-        renderer = Renderer(load_tokenizer(model), max_length=max_length, **options)
+        tokenizer, paired = load_tokenizer(model), is_encoder_decoder(model)
+        renderer = Renderer(tokenizer, max_length=max_length, encoder_decoder=paired, **options)
     examples, report = _read(data, format=format, strict=strict, limit=limit)
     setting = Setting(examples, Columns(), read=report, seed=seed)
     if against is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,22 @@ def load_config(name: str) -> Any:
 
     check_settings(name)
     return loaded(name, "model", lambda: AutoConfig.from_pretrained(name, trust_remote_code=False))
+
+
+def is_encoder_decoder(name: str) -> bool:
+    """Whether the model saved at `name`, or under the adapter there, has an encoder and a decoder.
+
+    False where nothing says so, as in a folder that holds a tokenizer alone.
+    """
+    folder, adapter = Path(name), Path(name) / "adapter_config.json"
+    try:
+        if adapter.is_file():
+            return bool(json.loads(adapter.read_text(encoding="utf-8")).get("task_type") == "SEQ_2_SEQ_LM")
+        if folder.is_dir() and not (folder / "config.json").is_file():
+            return False
+        return bool(getattr(load_config(name), "is_encoder_decoder", False))
+    except (InputError, OSError, ValueError, AttributeError):
+        return False
 
 
 def loaded(name: str, what: str, load: Any) -> Any:

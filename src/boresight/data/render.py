@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from boresight.data.example import Response
 from boresight.data.spans import (
+    Apart,
     Chat,
     Content,
     Plain,
@@ -89,6 +90,11 @@ class Renderer:
     number of tokens for all responses of an example, and drops a response that does not fit with one token before it;
     "cut-both" leaves the prompt at least half of max_length and cuts the answer's end too: a cut answer has no
     end-of-turn and none is added.
+    encoder_decoder: the model reads the prompt in an encoder and writes the response in a decoder. Without a chat
+    template both are then tokenised each by itself, with the special tokens that the tokenizer puts around any text
+    (T5: EOS behind it; BART: BOS and EOS) and EOS behind the response in any case: what
+    `model(**tokenizer(prompt), labels=tokenizer(text_target=response)["input_ids"])` trains on. See `spans.Apart`.
+    Such a model answers once: only the last turn can be trained on. max_length is of both together.
 
     Raises InputError for a tokenizer without offsets, without the template asked for, or for unusable options.
     """
@@ -101,6 +107,7 @@ class Renderer:
         spans: Literal["last", "all"] | Iterable[int] = "last",
         max_length: int | None = None,
         truncation: Truncation = "drop",
+        encoder_decoder: bool = False,
     ) -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise InputError(
@@ -117,8 +124,16 @@ class Renderer:
             raise InputError(f"max_length={max_length} leaves no room", mend="give at least 2 tokens, or none")
         if template == "chat" and not tokenizer.chat_template:
             raise InputError("template=chat, but the tokenizer has no chat template", mend="use auto or plain")
+        if encoder_decoder and spans != "last":
+            raise InputError(
+                f"spans={spans if isinstance(spans, str) else sorted(spans)}, but a model with an encoder and a "
+                "decoder answers once",
+                mend="use spans=last, or a decoder-only model",
+            )
         self.tokenizer = tokenizer
-        self.template: Template = Chat(tokenizer) if template != "plain" and tokenizer.chat_template else Plain()
+        self.encoder_decoder = encoder_decoder
+        chat = template != "plain" and tokenizer.chat_template
+        self.template: Template = Chat(tokenizer) if chat else Apart() if encoder_decoder else Plain()
         self.spans: Spans = frozenset(spans) if not isinstance(spans, str) else spans
         self.max_length = max_length
         self.truncation: Truncation = truncation
@@ -143,8 +158,14 @@ class Renderer:
         rendered = [r for r in results if isinstance(r, Rendered)]
         if not rendered:
             return [r for r in results if isinstance(r, Dropped)]
-        start, *encoded = self._encode([self._start(prompt), *(r.text for r in rendered)])
         whole: list[Encoded | Dropped] = []
+        if isinstance(self.template, Apart):
+            start_ids = self.prompt_ids(prompt).tolist()
+            for result, special in zip(results, odd, strict=True):
+                one = result if isinstance(result, Dropped) else self._apart(start_ids, result, special)
+                whole.append(one)
+            return self._fit(whole, truncation or self.truncation)
+        start, *encoded = self._encode([self._start(prompt), *(r.text for r in rendered)])
         for result, special in zip(results, odd, strict=True):
             if isinstance(result, Dropped):
                 whole.append(result)
@@ -161,6 +182,10 @@ class Renderer:
             text = self.template.prompt(prompt)
         except Refused as refused:
             raise InputError(refused.args[1], mend="mend the roles of the messages, or use template=plain") from refused
+        if isinstance(self.template, Apart):
+            framed: list[int] = self.tokenizer(text, verbose=False)["input_ids"]
+            eos = self.tokenizer.eos_token_id
+            return np.asarray(framed or [0 if eos is None else eos], np.int32)  # an encoder reads one token at least
         ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return np.asarray(self._head(ids) + ids, np.int32)
 
@@ -169,6 +194,8 @@ class Renderer:
     def _render(self, prompt: Content, response: Content) -> Rendered | Dropped:
         if not (response if isinstance(response, str) else response[-1].content).strip():
             return Dropped("empty-response", "the response holds nothing but white space")
+        if self.encoder_decoder and not isinstance(response, str) and len(response) > 1:
+            return Dropped("no-such-turn", "the response has several messages, and a decoder answers once")
         try:
             return self.template.render(prompt, response, self.spans)
         except Refused as refused:
@@ -220,6 +247,22 @@ class Renderer:
         place = max(1, len(head) + first)
         text = rendered.text[rendered.boundary :]
         return Encoded(tokens, place, seam, bos, rendered.in_context, same, special_text, answer=text, reach=reach)
+
+    def _apart(self, prompt: list[int], rendered: Rendered, special_text: bool) -> Encoded | Dropped:
+        """Prompt and response, each tokenised by itself with the tokenizer's own special tokens."""
+        answer: list[int] = self.tokenizer(text_target=rendered.text[rendered.boundary :], verbose=False)["input_ids"]
+        if np.isin(answer, self._special).all():
+            return Dropped("empty-response", "the tokenizer makes no token of the response")
+        eos = self.tokenizer.eos_token_id
+        if eos is not None:
+            if answer[-1] != eos:
+                answer = [*answer, eos]
+            elif answer[-2:] == [eos, eos]:
+                answer = answer[:-1]  # the answer's own text ends in EOS
+        ids = np.asarray(prompt + answer, np.int32)
+        tokens = Tokens(ids, np.arange(len(ids)) >= len(prompt), eos is not None)
+        bos = next((i for i, t in enumerate(prompt) if t != self.tokenizer.bos_token_id), len(prompt))
+        return Encoded(tokens, len(prompt), False, bos, True, True, special_text)
 
     @cached_property
     def _prefix(self) -> list[int]:
@@ -305,6 +348,7 @@ class Renderer:
             sorted(self.spans) if isinstance(self.spans, frozenset) else self.spans,
             self.max_length,
             self.truncation,
+            *(["encoder and decoder"] if self.encoder_decoder else []),
         ]
         return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
 

@@ -280,6 +280,35 @@ class Plain:
         return f"\n\n{self.roles.get(message.role, message.role.capitalize())}:"
 
 
+class Apart(Plain):
+    """No template, for a model with an encoder and a decoder: the prompt goes to one, the response to the other.
+
+    A text, or a single message of the user's, is the prompt as it is; several messages become the transcript of
+    `Plain`. The response is one text.
+    """
+
+    name = "encoder and decoder"
+
+    def prompt(self, prompt: Content) -> str:
+        """The text itself, or the transcript up to and including "\\n\\nAssistant:"."""
+        if not isinstance(prompt, str) and len(prompt) == 1 and prompt[0].role == "user":
+            return prompt[0].content
+        return super().prompt(prompt)
+
+    def render(self, prompt: Content, response: Content, spans: Spans) -> Rendered:
+        """Prompt and response one behind the other, to be tokenised apart. Raises Refused."""
+        start, text = self.prompt(prompt), as_messages(response, "assistant")[-1].content
+        whole = start + text
+        return Rendered(
+            text=whole,
+            trained=((len(start), len(whole)),),
+            boundary=len(start),
+            append_eos=True,
+            closed=False,
+            in_context=True,
+        )
+
+
 def special_texts(tokenizer: Any) -> list[str]:
     """The texts of the tokens that the tokenizer treats as special, EOS among them."""
     added = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}

@@ -20,6 +20,7 @@ _WHERE = {
     "adapter_fingerprint": "fingerprint",
     "weights_fingerprint": "fingerprint",
     "token_log_probs": "head",
+    "log_probs_module": "module",
     "TokenLogProbs": "padded",
     "logprobs": "padded",
     "plain_logprobs": "padded",
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from boresight.engine.fingerprint import adapter_fingerprint as adapter_fingerprint
     from boresight.engine.fingerprint import weights_fingerprint as weights_fingerprint
     from boresight.engine.head import token_log_probs as token_log_probs
+    from boresight.engine.module import log_probs_module as log_probs_module
     from boresight.engine.padded import TokenLogProbs as TokenLogProbs
     from boresight.engine.padded import logprobs as logprobs
     from boresight.engine.padded import plain_logprobs as plain_logprobs

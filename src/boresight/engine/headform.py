@@ -41,6 +41,11 @@ def bare(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
 
 
+def is_encoder_decoder(model: Any) -> bool:
+    """Whether the prompt goes through an encoder and the response through a decoder of its own (T5, BART)."""
+    return bool(getattr(bare(model).config, "is_encoder_decoder", False))
+
+
 def is_sharded(head: nn.Module) -> bool:
     """Whether the weights of `head` are gathered when it is called: FSDP2 on the head itself, DeepSpeed ZeRO-3."""
     return hasattr(head, "unshard") or hasattr(getattr(head, "weight", None), "ds_id")

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from boresight.data.tokens import Tokens
 from boresight.engine.dropout import evaluating
-from boresight.engine.headform import bare
+from boresight.engine.headform import bare, is_encoder_decoder
 from boresight.engine.padded import TokenLogProbs
 from boresight.engine.scores import ResponseScores
 from boresight.engine.store import ReferenceStore
@@ -227,17 +227,22 @@ def through(module: nn.Module, function: Callable[[], Tensor]) -> Tensor:
 def alone(module: nn.Module, tokens: Sequence[Tokens], autocast: torch.dtype | None = None) -> list[Tensor]:
     """The oracle: each sequence by itself, nothing padded, nothing masked. Values in fp64; gradients flow if wanted.
 
+    A model with an encoder and a decoder is called as transformers trains it: the prompt, and the response as labels.
     A reward model's score is that of transformers, which takes the last token where it is told of no pad id.
     """
     part = inner(module)
     model, device = part.model, next(part.parameters()).device
-    scored = isinstance(part, ResponseScores)
+    scored, paired = isinstance(part, ResponseScores), is_encoder_decoder(part.model)
 
     def one(sequence: Tokens) -> Tensor:
         ids = torch.from_numpy(sequence.ids).long().unsqueeze(0).to(device)
         if scored:
             return model(input_ids=ids).logits[0, :1].double()
         at = torch.from_numpy(np.flatnonzero(sequence.mask)).to(device)
+        if paired:  # transformers' own call, which puts the start token before the labels
+            labels = ids[:, at]
+            rows = model(input_ids=ids[:, : int(at[0])], labels=labels, use_cache=False).logits[0].double()
+            return rows.log_softmax(1).gather(1, labels.T).squeeze(1)
         rows = model(input_ids=ids, use_cache=False).logits[0, at - 1].double()
         return rows.log_softmax(1).gather(1, ids[0, at].unsqueeze(1)).squeeze(1)
 

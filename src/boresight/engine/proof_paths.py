@@ -17,10 +17,11 @@ from boresight.data.tokens import Tokens
 from boresight.engine.adapters import adapter_names, adapters_off
 from boresight.engine.batch import pad
 from boresight.engine.dropout import evaluating
-from boresight.engine.headform import bare
+from boresight.engine.headform import bare, is_encoder_decoder
 from boresight.engine.packing import Layout
 from boresight.engine.padded import TokenLogProbs, plain_logprobs
 from boresight.engine.proof import Bench, Line, Values, absent, batches, inner, judged, split, through
+from boresight.engine.seq2seq import padded_seq2seq_logprobs
 
 _LAYOUTS: dict[Layout, str] = {"shared": "shared prompts", "packed": "packed rows", "padded": "padded rows"}
 _REPORT = "report it with the model's config.json; proof=off trains in spite of it"
@@ -46,8 +47,9 @@ def padded(bench: Bench) -> Values:
     with torch.no_grad(), evaluating(bench.module):
         if not bench.scores:
             made = []
+            plain = padded_seq2seq_logprobs if is_encoder_decoder(part.model) else plain_logprobs
             for some in batches(bench.tokens, [len(t) for t in bench.tokens], bench.micro):
-                values = through(bench.module, lambda some=some: plain_logprobs(part.model, some, bench.pad_id).values)  # type: ignore[misc]
+                values = through(bench.module, lambda some=some: plain(part.model, some, bench.pad_id).values)  # type: ignore[misc]
                 sizes = np.cumsum([t.response_length for t in some])[:-1]
                 made += np.split(values.double().cpu().numpy(), sizes)
             return made

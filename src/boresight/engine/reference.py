@@ -17,7 +17,8 @@ from torch import nn
 from boresight.data.tokens import Tokens
 from boresight.engine.adapters import active_adapters, adapter_names, adapter_on, adapters_off, is_fresh
 from boresight.engine.fingerprint import ENGINE_VERSION, adapter_tensors, base_tensors, combine, weights_fingerprint
-from boresight.engine.padded import BUDGET, TokenLogProbs, token_values
+from boresight.engine.module import log_probs_module
+from boresight.engine.padded import BUDGET, token_values
 from boresight.errors import InputError, RunError, nearest
 
 
@@ -68,7 +69,7 @@ def resolve_reference(
     """
     if choice is None:
         choice = _default(policy_model)
-    module = module or TokenLogProbs(policy_model)
+    module = module or log_probs_module(policy_model)
     build = partial(_build, pad_id=pad_id, budget=budget, autocast_dtype=autocast_dtype)
     if choice == "start":
         active = active_adapters(policy_model)
@@ -91,7 +92,7 @@ def resolve_reference(
     device = next(policy_model.parameters()).device
     if next(model.parameters()).device != device:
         model.to(device)
-    return build(model, TokenLogProbs(model), f"the model {choice}", active_adapters(model))
+    return build(model, log_probs_module(model), f"the model {choice}", active_adapters(model))
 
 
 def _default(model: Any) -> str:

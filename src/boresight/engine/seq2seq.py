@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from boresight.data.tokens import Tokens
 from boresight.engine.dropout import evaluating
@@ -44,7 +45,7 @@ class Seq2SeqLogProbs(TokenLogProbs):
                 mend="load it with AutoModelForSeq2SeqLM, or use TokenLogProbs for a decoder-only model",
             )
         refuse_virtual_tokens(model)
-        _start(base)
+        decoder_start(base)
         super().__init__(model, tile=tile, layout="padded")
 
     @property
@@ -66,7 +67,7 @@ class Seq2SeqLogProbs(TokenLogProbs):
 
     def arrange(self, sequences: Sequence[Tokens], pad_id: int) -> Seq2SeqBatch:
         """The batch that `forward` takes."""
-        return lay(sequences, pad_id, _start(bare(self.model)))
+        return lay(sequences, pad_id, decoder_start(bare(self.model)))
 
     def forward(  # type: ignore[override]
         self,
@@ -173,7 +174,23 @@ def plain_seq2seq_logprobs(model: nn.Module, sequences: Sequence[Tokens], pad_id
     return LogProbs.from_sequences(values)
 
 
-def _start(base: Any) -> int:
+def padded_seq2seq_logprobs(model: nn.Module, sequences: Sequence[Tokens], pad_id: int) -> LogProbs:
+    """The same over one batch, padded on the right with `pad_id`, prompts and responses apart; nothing is shared."""
+    device = next(model.parameters()).device
+    marks = [torch.from_numpy(s.mask).to(device) for s in sequences]
+    ids = [torch.from_numpy(s.ids).long().to(device) for s in sequences]
+    before = [i[: int(m.int().argmax())] for i, m in zip(ids, marks, strict=True)]
+    labels = pad_sequence([i[m] for i, m in zip(ids, marks, strict=True)], True, pad_id)
+    answered = pad_sequence([torch.ones_like(i[m]) for i, m in zip(ids, marks, strict=True)], True).bool()
+    seen = pad_sequence([torch.ones_like(b) for b in before], True)
+    logits = model(input_ids=pad_sequence(before, True, pad_id), attention_mask=seen, labels=labels).logits
+    logits = logits.to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
+    values = torch.log_softmax(logits, -1).gather(2, labels.unsqueeze(2)).squeeze(2)
+    return LogProbs.from_padded(values, answered)
+
+
+def decoder_start(base: Any) -> int:
+    """The token that the decoder begins with. Raises InputError if there is none, or it begins otherwise."""
     start = base.config.decoder_start_token_id
     if start is None:
         start = getattr(getattr(base, "generation_config", None), "decoder_start_token_id", None)

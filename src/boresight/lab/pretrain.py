@@ -18,7 +18,7 @@ from boresight.data.cache import root
 from boresight.errors import InputError, nearest
 from boresight.lab.gold import Prompt
 from boresight.lab.language import Knobs, LanguageWorld
-from boresight.lab.tiny import SIZES, new_model, save, save_aside, word_tokenizer
+from boresight.lab.tiny import FRAMES, SIZES, new_model, save, save_aside, word_tokenizer
 
 STEPS, BATCH, LR = 512, 64, 4e-3
 Progress = Callable[[int, int], None]
@@ -39,6 +39,8 @@ def base_model(
     """
     if size not in SIZES:
         raise InputError(f"size {size!r} is not one that the lab builds", mend=nearest(size, SIZES))
+    if arch in FRAMES:
+        raise InputError(f"the lab pre-trains no {arch}", mend="take llama or qwen")
     corpus = (knobs or Knobs()).corpus()
     folder = root() / "lab" / f"{arch}-{size}-{_address(arch, size, corpus, seed)}"
     if (folder / "config.json").exists():

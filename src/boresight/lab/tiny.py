@@ -1,4 +1,4 @@
-"""Small causal LMs that are real `transformers` models, with a tokenizer and a chat template, saved as a folder."""
+"""Small language models that are real `transformers` models, with a tokenizer and a template, saved as a folder."""
 
 from __future__ import annotations
 
@@ -27,15 +27,20 @@ TEMPLATE = (
 )
 """`<|begin|><|start|>user\\nsort fox bear<|end|>\\n<|start|>assistant\\nbear , fox .<|end|>`; <|end|> is the EOS."""
 
-ARCHITECTURES = ("llama", "qwen")
+ARCHITECTURES = ("llama", "qwen", "t5", "bart")
+FRAMES = {"t5": "$A <|end|>", "bart": "<|begin|> $A <|end|>"}
+"""Of models with an encoder and a decoder, what their tokenizers put around a text; they have no chat template."""
 SIZES: dict[str, dict[str, int]] = {
     "tiny": {"hidden": 64, "layers": 2, "heads": 4},
     "small": {"hidden": 128, "layers": 4, "heads": 4},
 }
 
 
-def word_tokenizer() -> Any:
-    """One token for each word of the lab's language; decoding joins the words by single spaces."""
+def word_tokenizer(arch: str = "llama") -> Any:
+    """One token for each word of the lab's language; decoding joins the words by single spaces.
+
+    arch: of the model that it is for; with an encoder and a decoder it puts special tokens around every text.
+    """
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -43,10 +48,10 @@ def word_tokenizer() -> Any:
     words = {word: i for i, word in enumerate(dict.fromkeys((*SPECIAL, *ROLES, *VOCABULARY)))}
     tokenizer = Tokenizer(WordLevel(words, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = WhitespaceSplit()
-    return _wrap(tokenizer)
+    return _wrap(tokenizer, arch)
 
 
-def byte_tokenizer(texts: Iterable[str], vocab: int) -> Any:
+def byte_tokenizer(texts: Iterable[str], vocab: int, arch: str = "llama") -> Any:
     """A byte-level BPE of at most `vocab` tokens trained on the texts; any text survives encoding and decoding."""
     from tokenizers import Tokenizer, decoders, pre_tokenizers
     from tokenizers.models import BPE
@@ -64,16 +69,17 @@ def byte_tokenizer(texts: Iterable[str], vocab: int) -> Any:
         vocab_size=vocab, special_tokens=list(SPECIAL), initial_alphabet=sorted(alphabet), show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return _wrap(tokenizer)
+    return _wrap(tokenizer, arch)
 
 
 def new_model(arch: str, vocab: int, *, hidden: int, layers: int, heads: int, seed: int = 0) -> Any:
     """A model with random weights that depend on the seed alone; token ids as in `SPECIAL`.
 
     llama: grouped-query attention and its own output matrix. qwen: the Qwen3 form, with normalised queries and keys
-    and the output matrix tied to the embedding.
+    and the output matrix tied to the embedding. t5: the form of T5 1.1, gated and with its own output matrix. bart:
+    positions are learned, the output matrix is the embedding. `layers` of these are in the encoder and in the decoder.
     """
-    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+    import transformers as tf
 
     if arch not in ARCHITECTURES:
         raise InputError(f"architecture {arch!r} is not one that the lab builds", mend=nearest(arch, ARCHITECTURES))
@@ -93,11 +99,37 @@ def new_model(arch: str, vocab: int, *, hidden: int, layers: int, heads: int, se
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if arch == "llama":
-            model = LlamaForCausalLM(LlamaConfig(**shape, **ids, tie_word_embeddings=False))
+            model = tf.LlamaForCausalLM(tf.LlamaConfig(**shape, **ids, tie_word_embeddings=False))
+        elif arch == "qwen":
+            model = tf.Qwen3ForCausalLM(tf.Qwen3Config(**shape, **ids, tie_word_embeddings=True))
         else:
-            model = Qwen3ForCausalLM(Qwen3Config(**shape, **ids, tie_word_embeddings=True))
-    model.generation_config = GenerationConfig(**ids)
+            model = _seq2seq(arch, shape, ids)
+    model.generation_config = tf.GenerationConfig(**ids)
     return model.eval()
+
+
+def _seq2seq(arch: str, shape: dict[str, int], ids: dict[str, int]) -> Any:
+    import transformers as tf
+
+    heads, layers, width = shape["num_attention_heads"], shape["num_hidden_layers"], shape["hidden_size"]
+    if arch == "t5":
+        ids["decoder_start_token_id"] = ids["pad_token_id"]
+        config = tf.T5Config(
+            vocab_size=shape["vocab_size"], d_model=width, d_kv=shape["head_dim"], d_ff=shape["intermediate_size"],
+            num_layers=layers, num_heads=heads, feed_forward_proj="gated-gelu", tie_word_embeddings=False, **ids,
+        )  # fmt: skip
+        return tf.T5ForConditionalGeneration(config)
+    ids["decoder_start_token_id"] = ids["eos_token_id"]
+    sides = {
+        f"{side}_{name}": value
+        for side in ("encoder", "decoder")
+        for name, value in (("layers", layers), ("attention_heads", heads), ("ffn_dim", shape["intermediate_size"]))
+    }
+    config = tf.BartConfig(
+        vocab_size=shape["vocab_size"], d_model=width, max_position_embeddings=1024, forced_eos_token_id=None,
+        **sides, **ids,
+    )  # fmt: skip
+    return tf.BartForConditionalGeneration(config)
 
 
 def make_model(
@@ -119,7 +151,7 @@ def make_model(
     target = Path(path)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} exists already", mend="give a new folder, or remove that one")
-    tokenizer = byte_tokenizer(texts, vocab)
+    tokenizer = byte_tokenizer(texts, vocab, arch)
     model = new_model(arch, len(tokenizer), hidden=hidden, layers=layers, heads=heads, seed=seed)
     return save_aside(target, lambda folder: save(model, tokenizer, folder))
 
@@ -165,9 +197,13 @@ def save_aside(target: Path, write: Callable[[Path], None]) -> Path:
     return target
 
 
-def _wrap(tokenizer: Any) -> Any:
+def _wrap(tokenizer: Any, arch: str) -> Any:
+    from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast
 
+    if arch in FRAMES:
+        special = [(token, SPECIAL.index(token)) for token in (BEGIN, END)]
+        tokenizer.post_processor = TemplateProcessing(single=FRAMES[arch], special_tokens=special)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=BEGIN,
@@ -175,7 +211,7 @@ def _wrap(tokenizer: Any) -> Any:
         pad_token=PAD,
         unk_token=UNKNOWN,
         additional_special_tokens=[START],
-        chat_template=TEMPLATE,
+        chat_template=None if arch in FRAMES else TEMPLATE,
         clean_up_tokenization_spaces=False,
         padding_side="right",
     )

@@ -55,7 +55,7 @@ def model_card(run: Mapping[str, Any]) -> str:
     method, paper: the objective. recipe: the options, of which model, data, eval_data and adapter are named.
     settings: rows {name, value, source}. reference: the reference's fingerprint. data, rows: fingerprint, source and
     counts of the examples and of the rows made of them. metrics: name to number. alarms: sentences. versions: package
-    to version. seed, steps, state.
+    to version. seed, steps, state. encoder_decoder: the model has an encoder and a decoder.
 
     Local folders are named by their last part only, keys and tokens are taken out, and text from the run is escaped:
     it is shown, and never becomes markup, HTML or YAML. The same facts give the same card.
@@ -65,12 +65,13 @@ def model_card(run: Mapping[str, Any]) -> str:
     objective = _objective(facts)
     adapter = str(recipe.get("adapter") or "none") != "none"
     scores = objective is not None and objective.takes is PairScores
+    loading = _loading(adapter, scores, paired=bool(facts.get("encoder_decoder")))
     method = str(facts.get("method") or "unknown method")
     sections = [
         _front_matter(recipe, method, adapter, scores),
         f"# {_text(_name(recipe.get('model')))}, trained with {_text(method)}\n",
         _summary(facts, recipe, method, adapter, scores),
-        "## How to load it\n\n" + _block(_loading(adapter, scores), "python") + (_NEEDS_BASE if adapter else ""),
+        "## How to load it\n\n" + _block(loading, "python") + (_NEEDS_BASE if adapter else ""),
         "## Method\n\n" + _method(facts, objective),
         "## Data\n\n" + _data(facts, recipe),
         "## Settings\n\n" + _settings(facts),
@@ -115,8 +116,8 @@ def _summary(facts: Mapping[str, Any], recipe: Mapping[str, Any], method: str, a
     return " ".join(told) + "\n"
 
 
-def _loading(adapter: bool, scores: bool) -> str:
-    head = "SequenceClassification" if scores else "CausalLM"
+def _loading(adapter: bool, scores: bool, *, paired: bool) -> str:
+    head = "SequenceClassification" if scores else "Seq2SeqLM" if paired else "CausalLM"
     auto = f"AutoPeftModelFor{head}" if adapter else f"AutoModelFor{head}"
     package = "peft" if adapter else "transformers"
     labels = ", num_labels=1" if scores else ""

@@ -65,12 +65,14 @@ def check(
         result.more_lines += lines(result.facts["cost"])
     if off_policy and model is not None:
         from boresight.data.render import Renderer
+        from boresight.engine.headform import is_encoder_decoder
         from boresight.training.load import load
         from boresight.training.offpolicy import finding
         from boresight.training.offpolicy import off_policy as measure
 
         loaded = load(model)
-        measured = measure(result.examples, loaded, Renderer(loaded.tokenizer, **rendering), rows=off_policy, seed=seed)
+        renderer = Renderer(loaded.tokenizer, encoder_decoder=is_encoder_decoder(loaded.model), **rendering)
+        measured = measure(result.examples, loaded, renderer, rows=off_policy, seed=seed)
         result.facts["off_policy"] = measured.to_dict()
         result.more_lines.append(
             f"off-policyness, {len(measured.rows)} examples: {measured.responses.value:.2f} nats a token for the "

@@ -17,6 +17,8 @@ from boresight.data.rows import make_rows
 from boresight.data.table import Examples
 from boresight.data.tokens import Row, Tokens
 from boresight.engine.dropout import disable_dropout
+from boresight.engine.headform import is_encoder_decoder
+from boresight.engine.module import log_probs_module
 from boresight.engine.padded import TokenLogProbs, token_values
 from boresight.engine.scores import ResponseScores, score_values
 from boresight.errors import InputError
@@ -63,6 +65,7 @@ class Scorer:
         reporter: Reporter,
     ) -> None:
         self.batch, self.seed, self.reporter = batch, seed, reporter
+        self._modules: dict[int, TokenLogProbs] = {}
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.scores = is_reward_model(policy)
         self.policy = self._load(policy, "score" if self.scores else "causal")
@@ -72,7 +75,8 @@ class Scorer:
                 f"{reference} has {len(self.reference.tokenizer)} tokens, {policy} has {len(self.policy.tokenizer)}",
                 mend="a reference must share the policy's tokenizer",
             )
-        self.renderer = Renderer(self.policy.tokenizer, **rendering)
+        paired = is_encoder_decoder(self.policy.model)
+        self.renderer = Renderer(self.policy.tokenizer, encoder_decoder=paired, **rendering)
 
     def _load(self, name: str, kind: Any) -> Loaded:
         loaded = load(name, kind=kind)
@@ -179,7 +183,9 @@ class Scorer:
         return list(rows)
 
     def _sums(self, loaded: Loaded, tokens: Sequence[Tokens], what: str) -> NDArray[np.float64]:
-        module = TokenLogProbs(loaded.model)
+        # Made once for each model, at which it looks first.
+        module = self._modules.get(id(loaded)) or log_probs_module(loaded.model)
+        self._modules[id(loaded)] = module
         with self.reporter.bar(what, len(tokens)) as advance:
             values = token_values(module, tokens, loaded.pad_id, progress=advance)
         return np.array([v.sum(dtype=np.float64) for v in values])

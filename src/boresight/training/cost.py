@@ -83,21 +83,14 @@ def _time(seconds: float) -> str:
 
 def _parameters(name: str) -> int:
     """Parameters of a model, from its configuration alone."""
-    from transformers import AutoModelForCausalLM
+    from boresight.training.memory import parameters
 
-    from boresight.data.pretrained import load_config
-    from boresight.training.load import adapter_base, hush_transformers
-
-    hush_transformers()
     try:
-        config = load_config(adapter_base(name) or name)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        return parameters(name, "causal")
     except Exception as error:  # any configuration may be wrong in any way
         raise InputError(
             f"{name}: its configuration cannot be read: {error}", mend="give the model, not only its tokenizer"
         ) from None
-    return sum(p.numel() for p in model.parameters())
 
 
 def _speed(device: torch.device) -> float:
@@ -116,10 +109,10 @@ def _speed(device: torch.device) -> float:
 
 
 def _peak(model: str, tokens: int, longest: int, device: torch.device) -> int:
-    from boresight.engine.padded import TokenLogProbs
+    from boresight.engine.module import log_probs_module
     from boresight.training.load import load
     from boresight.training.memory import estimate
 
-    module = TokenLogProbs(load(model, train=True).model.to(device)).train()
+    module = log_probs_module(load(model, train=True).model.to(device)).train()
     options: dict[str, Any] = {"scores": False, "parts": 1, "checkpointing": False, "cast": nullcontext}
     return estimate(module, tokens=tokens, longest=longest, device=device, **options).total

@@ -17,8 +17,10 @@ from boresight.data.rows import Rows
 from boresight.data.table import Examples
 from boresight.data.tokens import Row, Tokens
 from boresight.engine.dropout import disable_dropout
+from boresight.engine.headform import is_encoder_decoder
 from boresight.engine.loss import parts_of, picked, total_loss
-from boresight.engine.padded import TokenLogProbs, logprobs
+from boresight.engine.module import log_probs_module
+from boresight.engine.padded import logprobs
 from boresight.engine.proof import Witness
 from boresight.engine.scores import ResponseScores, scores
 from boresight.engine.store import ReferenceStore
@@ -323,6 +325,7 @@ def prepare(
     disable_dropout(model)
     renderer = Renderer(
         loaded.tokenizer,
+        encoder_decoder=is_encoder_decoder(model),
         template=recipe.template,
         spans=recipe.spans,
         max_length=recipe.max_length or longest(loaded),
@@ -340,7 +343,7 @@ def prepare(
     if not divided:
         model.to(device)
     model.train()
-    module: Any = ResponseScores(model) if kind == "score" else TokenLogProbs(model)
+    module: Any = ResponseScores(model) if kind == "score" else log_probs_module(model)
     if not any(p.requires_grad for p in model.parameters()):
         raise InputError("no parameter of the model is trainable", mend="check adapter= and the model's requires_grad")
     # One process's word: were the layouts to differ, so would the micro-batches.

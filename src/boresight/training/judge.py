@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from boresight.data.pretrained import load_config
 from boresight.data.tokens import Tokens
 from boresight.data.trust import check_settings
 from boresight.engine.dropout import disable_dropout
 from boresight.engine.fingerprint import ENGINE_VERSION, combine, weights_fingerprint
-from boresight.engine.padded import TokenLogProbs, token_values
+from boresight.engine.module import log_probs_module
+from boresight.engine.padded import token_values
 from boresight.engine.reference import resolve_reference
 from boresight.engine.scores import ResponseScores, score_values
 from boresight.engine.store import ReferenceStore
@@ -59,8 +59,6 @@ def load_model(name: str, *, adapter: str | Path | None = None, dtype: torch.dty
             raise InputError(f"adapter={adapter}: no adapter_config.json there", mend="give the adapter's folder")
         check_settings(str(adapter))
     reward = is_reward_model(name) or (adapter is not None and is_reward_model(str(adapter)))
-    if not reward and not (Path(name) / "adapter_config.json").exists():
-        _language_model(name)
     loaded = load(name, kind="score" if reward else "causal", dtype=dtype)
     if adapter is not None:
         if loaded.adapter is not None:
@@ -70,13 +68,6 @@ def load_model(name: str, *, adapter: str | Path | None = None, dtype: torch.dty
     disable_dropout(loaded.model)
     loaded.model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu")).eval()
     return Model(name, loaded, reward)
-
-
-def _language_model(name: str) -> None:
-    """Raise InputError for a model saved as something that neither continues text nor scores it."""
-    config = load_config(name) if not Path(name).is_dir() or (Path(name) / "config.json").exists() else None
-    if config is not None and getattr(config, "is_encoder_decoder", False):
-        raise InputError(f"{name} is an encoder with a decoder", mend="give a causal language or a reward model")
 
 
 def against(name: str, policy: Model, folder: Path, budget: int, dtype: torch.dtype) -> Judge:
@@ -112,7 +103,7 @@ class Judge:
                 found = score_values(module, sequences, loaded.pad_id, budget, self._moved)
                 return list(found.astype(np.float32).reshape(-1, 1))
         else:
-            module = TokenLogProbs(loaded.model)
+            module = log_probs_module(loaded.model)
             asked = resolve_reference(
                 choice, loaded.model, load_model=load, pad_id=loaded.pad_id, budget=budget, module=module
             )

@@ -12,13 +12,15 @@ import torch
 from boresight.data.hub import hub
 from boresight.data.pretrained import first_line, load_tokenizer, loaded
 from boresight.data.trust import check_settings, check_weights
+from boresight.engine.headform import is_encoder_decoder
 from boresight.errors import InputError
 
 if TYPE_CHECKING:
     from boresight.data.render import Renderer
 
 Kind = Literal["causal", "score"]
-"""What is loaded: a causal language model, or a sequence classifier with one output (a reward model)."""
+"""What is loaded: a language model, causal or with an encoder, or a sequence classifier with one output (a reward
+model)."""
 
 
 @dataclass(frozen=True)
@@ -93,19 +95,42 @@ def load(
     return Loaded(model, tokenizer, base or name, name if base else None, pad_id)
 
 
+def auto_class(config: Any, kind: Kind, name: str) -> Any:
+    """The class of transformers that loads a model of this configuration.
+
+    Raises InputError for a reward model with an encoder and a decoder: those of transformers read the score where the
+    only EOS of the text stands, and a prompt has one of its own.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
+
+    paired = bool(getattr(config, "is_encoder_decoder", False))
+    if kind == "score":
+        if paired:
+            raise InputError(
+                f"{name} is a model with an encoder and a decoder, which cannot be a reward model here",
+                mend="take a causal language model or an encoder (BERT and its kin) as reward model",
+            )
+        return AutoModelForSequenceClassification
+    return AutoModelForSeq2SeqLM if paired else AutoModelForCausalLM
+
+
 def _load_weights(name: str, kind: Kind, dtype: torch.dtype, four_bit: bool, of: str = "") -> Any:
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers import AutoConfig
 
     options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": False, "weights_only": True}
     if kind == "score":
         options["num_labels"] = 1
     if four_bit:
         options["quantization_config"] = _four_bit(dtype)
-    auto = AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
     check_settings(name)
     check_weights(name)
     options["ignore_mismatched_sizes"] = True  # so that they are told by name, below
-    model, info = loaded(name, f"model{of}", lambda: auto.from_pretrained(name, output_loading_info=True, **options))
+
+    def read() -> Any:
+        auto = auto_class(AutoConfig.from_pretrained(name, trust_remote_code=False), kind, name)
+        return auto.from_pretrained(name, output_loading_info=True, **options)
+
+    model, info = loaded(name, f"model{of}", read)
     if info["mismatched_keys"]:
         key, there, here = sorted(info["mismatched_keys"])[0]
         raise InputError(
@@ -177,7 +202,7 @@ def add_lora(model: Any, *, rank: int, alpha: float, targets: str, kind: Kind, f
         lora_alpha=alpha,
         lora_dropout=0.0,
         target_modules=modules,
-        task_type="CAUSAL_LM" if kind == "causal" else "SEQ_CLS",
+        task_type="SEQ_CLS" if kind == "score" else "SEQ_2_SEQ_LM" if is_encoder_decoder(model) else "CAUSAL_LM",
     )
     linear = {n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
     try:

@@ -26,6 +26,7 @@ from boresight.engine.loss import AT_ONCE
 from boresight.engine.padded import logprobs
 from boresight.engine.scores import scores as sequence_scores
 from boresight.errors import InputError, RunError
+from boresight.training.load import Kind
 from boresight.training.recipe import Recipe
 from boresight.training.reporter import Reporter
 
@@ -99,14 +100,17 @@ def available(device: torch.device, local_processes: int = 1) -> tuple[int, str]
     return max(0, free) // local_processes, RAM
 
 
-def before_loading(recipe: Recipe, kind: str, device: torch.device, parts: int, local: int, *, half: bool) -> None:
+def before_loading(recipe: Recipe, kind: Kind, device: torch.device, parts: int, local: int, *, half: bool) -> None:
     """Refuse a run whose weights, gradients and optimizer state cannot fit, before anything is loaded.
 
     parts: processes that the model is split over. local: processes on this machine. half: weights are kept in bf16.
     Raises InputError with what to do. A configuration that cannot be read is left to whoever loads the model.
     """
-    count = _parameters(recipe.model, kind)
-    if count is None or recipe.adapter == "qlora":
+    try:
+        count = parameters(recipe.model, kind)
+    except Exception:  # any configuration may be wrong in any way: loading says what is wrong with it
+        return
+    if recipe.adapter == "qlora":
         return
     each = (2 if half else 4) if recipe.adapter != "none" else 16
     need, (have, where) = count * each // parts, available(device, local)
@@ -126,21 +130,15 @@ def before_loading(recipe: Recipe, kind: str, device: torch.device, parts: int, 
         )
 
 
-def _parameters(name: str, kind: str) -> int | None:
-    """Parameters of a model, told from its configuration alone."""
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
-
+def parameters(name: str, kind: Kind) -> int:
+    """Parameters of a model, told from its configuration alone; whatever is wrong with that is raised."""
     from boresight.data.pretrained import load_config
-    from boresight.training.load import adapter_base, hush_transformers
+    from boresight.training.load import adapter_base, auto_class, hush_transformers
 
     hush_transformers()
-    auto = AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
-    try:
-        config = load_config(adapter_base(name) or name)
-        with torch.device("meta"):
-            model = auto.from_config(config, trust_remote_code=False)
-    except Exception:  # any configuration may be wrong in any way: loading says what is wrong with it
-        return None
+    config = load_config(adapter_base(name) or name)
+    with torch.device("meta"):
+        model = auto_class(config, kind, name).from_config(config, trust_remote_code=False)
     return sum(p.numel() for p in model.parameters())
 
 

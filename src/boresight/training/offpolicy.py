@@ -56,7 +56,8 @@ def off_policy(
 
     Log-probs count every response token, the one that ends the turn too. Raises InputError if no row can be used.
     """
-    from boresight.engine.padded import TokenLogProbs, token_values
+    from boresight.engine.module import log_probs_module
+    from boresight.engine.padded import token_values
     from boresight.training.load import turn_ends
     from boresight.training.sample import sample
 
@@ -80,7 +81,7 @@ def off_policy(
         owner += [len(taken) - 1] * len(whole)
     if not taken:
         raise InputError("no row can be measured under this model", mend="raise max_length, or look at the findings")
-    values = token_values(TokenLogProbs(loaded.model), sequences, loaded.pad_id)
+    values = token_values(log_probs_module(loaded.model), sequences, loaded.pad_id)
     drawn = sample(
         loaded.model, loaded.tokenizer, prompts, max_new_tokens=max_new_tokens, seed=seed, batch_size=batch_size,
         eos_ids=turn_ends(loaded, renderer),

@@ -13,7 +13,8 @@ from boresight.data.cache import root as cache_root
 from boresight.data.rows import Rows
 from boresight.data.tokens import Tokens
 from boresight.engine.dropout import disable_dropout
-from boresight.engine.padded import TokenLogProbs, token_values
+from boresight.engine.module import log_probs_module
+from boresight.engine.padded import token_values
 from boresight.engine.proof import Witness, witness
 from boresight.engine.reference import Reference, resolve_reference
 from boresight.engine.store import ReferenceStore
@@ -69,7 +70,7 @@ def of_split(
     reference: Reference, policy: Any, module: nn.Module, accelerator: Any, pad_id: int, budget: int
 ) -> Callable[[list[Tokens]], list[Any]]:
     """How a reference computes once the policy is split: through the policy's split module, or split itself."""
-    through = module if reference.model is policy else split(TokenLogProbs(reference.model), accelerator.device)
+    through = module if reference.model is policy else split(log_probs_module(reference.model), accelerator.device)
 
     def compute(sequences: list[Tokens]) -> list[Any]:
         with reference.switch(), accelerator.autocast():

@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from boresight.engine.headform import is_encoder_decoder
+from boresight.engine.seq2seq import decoder_start
 from boresight.errors import InputError, RunError
 
 
@@ -49,11 +51,13 @@ def sample(
 ) -> list[Sample]:
     """One response to each prompt, in the order of the prompts.
 
-    model: a `transformers` causal model, or a `peft` model around one (its active adapter speaks); dropout is off
-    while it samples. Its own generation settings (top-k, penalties, minimum length) are left aside: what is drawn is
-    the model's distribution at `temperature`, cut to the nucleus `top_p`, and nothing else.
-    prompts: token ids, (length,) each, as the chat template made them. eos_ids: the tokens that end a turn; by default
-    those of the model's generation settings and of the tokenizer. progress: called with (done, all) after each batch.
+    model: a `transformers` causal model, one with an encoder and a decoder, or a `peft` model around one (its active
+    adapter speaks); dropout is off while it samples. Its own generation settings (top-k, penalties, minimum length)
+    are left aside: what is drawn is the model's distribution at `temperature`, cut to the nucleus `top_p`, and nothing
+    else.
+    prompts: token ids, (length,) each, as `Renderer.prompt_ids` makes them. eos_ids: the tokens that end a turn; by
+    default those of the model's generation settings and of the tokenizer. progress: called with (done, all) after each
+    batch.
 
     Each prompt has its own random stream, made from `seed` and its place in `prompts`: neither the batch size nor the
     other prompts matter (up to rounding in the model), and torch's global random state is neither read nor moved.
@@ -66,13 +70,14 @@ def sample(
     from transformers import LogitsProcessorList
 
     _check(max_new_tokens, temperature, top_p, batch_size)
+    paired = is_encoder_decoder(model)
     allowed = _allowed(prompts, max_new_tokens, model)
     ends = sorted(set(eos_ids if eos_ids is not None else end_tokens(model, tokenizer)))
     samples: dict[int, Sample] = {}
     with _undisturbed(model, _pad(tokenizer, ends), ends):
         for places in _batches([len(p) for p in prompts], allowed, batch_size):
             chooser = _Choose(1.0 if greedy else temperature, top_p, None if greedy else [(seed, i) for i in places])
-            ids, mask = _left_padded([prompts[i] for i in places], _pad(tokenizer, ends))
+            ids, mask = _padded([prompts[i] for i in places], _pad(tokenizer, ends), left=not paired)
             out = model.generate(
                 input_ids=ids.to(model.device),
                 attention_mask=mask.to(model.device),
@@ -81,7 +86,8 @@ def sample(
                 use_cache=True,
                 logits_processor=LogitsProcessorList([chooser]),
             )
-            new = out[:, ids.shape[1] :].cpu().numpy().astype(np.int32)
+            # A decoder with an encoder gives back its start token, others the prompt.
+            new = out[:, 1 if paired else ids.shape[1] :].cpu().numpy().astype(np.int32)
             logprobs = torch.stack(chooser.logprobs, dim=1).double().cpu().numpy()
             for row, place in enumerate(places):
                 samples[place] = _cut(new[row], logprobs[row], ends, tokenizer)
@@ -184,13 +190,15 @@ def _generator(stream: tuple[int, int], device: torch.device) -> torch.Generator
     return torch.Generator(device=device).manual_seed(int(state[0] >> np.uint64(1)))
 
 
-def _left_padded(prompts: Sequence[NDArray[np.int32]], pad: int) -> tuple[Tensor, Tensor]:
+def _padded(prompts: Sequence[NDArray[np.int32]], pad: int, *, left: bool) -> tuple[Tensor, Tensor]:
+    """Ids and mask, (prompts, longest). left: what comes next is behind them; an encoder counts positions from 0."""
     width = max(len(p) for p in prompts)
     ids = torch.full((len(prompts), width), pad, dtype=torch.int64)
     mask = torch.zeros_like(ids)
     for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.as_tensor(np.asarray(prompt, dtype=np.int64))
-        mask[row, width - len(prompt) :] = 1
+        start = width - len(prompt) if left else 0
+        ids[row, start : start + len(prompt)] = torch.as_tensor(np.asarray(prompt, dtype=np.int64))
+        mask[row, start : start + len(prompt)] = 1
     return ids, mask
 
 
@@ -221,7 +229,8 @@ def _undisturbed(model: Any, pad: int, ends: Sequence[int]) -> Iterator[None]:
     holders = [m for m in (model, base) if hasattr(m, "generation_config")]
     settings = [m.generation_config for m in holders]
     training = [m for m in model.modules() if m.training]
-    neutral = GenerationConfig(pad_token_id=pad, eos_token_id=list(ends) or None)
+    start = decoder_start(base) if is_encoder_decoder(base) else None
+    neutral = GenerationConfig(pad_token_id=pad, eos_token_id=list(ends) or None, decoder_start_token_id=start)
     try:
         for holder in holders:
             holder.generation_config = neutral
@@ -235,18 +244,22 @@ def _undisturbed(model: Any, pad: int, ends: Sequence[int]) -> Iterator[None]:
 
 
 def _allowed(prompts: Sequence[NDArray[np.int32]], max_new_tokens: int, model: Any) -> list[int]:
-    """Most new tokens for each prompt: as asked, or as many as the model has positions left for."""
+    """Most new tokens for each prompt: as asked, or as many as the model has positions left for.
+
+    A decoder with an encoder has all of them for the response.
+    """
     room = getattr(getattr(model, "config", None), "max_position_embeddings", None)
     room = room if isinstance(room, int) and room > 0 else None
+    paired = is_encoder_decoder(model)
     for place, prompt in enumerate(prompts):
         if len(prompt) == 0:
             raise InputError(f"prompt {place} has no tokens", mend="begin it with the tokenizer's BOS token")
-        if room is not None and len(prompt) >= room:
+        if room is not None and len(prompt) >= room + paired:
             raise InputError(
                 f"prompt {place} has {len(prompt)} tokens, and the model has {room} positions: no room for a response",
                 mend=f"cut the prompt from the left to fewer than {room} tokens",
             )
-    return [max_new_tokens if room is None else min(max_new_tokens, room - len(p)) for p in prompts]
+    return [max_new_tokens if room is None else min(max_new_tokens, room - len(p) * (not paired)) for p in prompts]
 
 
 def _batches(lengths: Sequence[int], allowed: Sequence[int], size: int) -> Iterator[list[int]]:

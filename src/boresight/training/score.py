@@ -16,6 +16,7 @@ from boresight.data.example import Example
 from boresight.data.read import read
 from boresight.data.render import Dropped, Encoded, Renderer
 from boresight.data.rowreport import RowsReport
+from boresight.engine.headform import is_encoder_decoder
 from boresight.engine.padded import BUDGET
 from boresight.errors import InputError, nearest
 from boresight.training.compute import Measure
@@ -134,7 +135,7 @@ def score(
         "max_length": min((most for most in limits if most), default=None),
         "truncation": truncation or recipe.get("truncation", "drop"),
     }
-    renderer = Renderer(policy.loaded.tokenizer, **settings)
+    renderer = Renderer(policy.loaded.tokenizer, encoder_decoder=is_encoder_decoder(policy.loaded.model), **settings)
     report, summary, rows = RowsReport(kind="responses"), Summary(kind, wanted is not None, beta), []
     shape = _Shape(beta, renderer.tokenizer if per_token else None)
     with ExitStack() as stack:

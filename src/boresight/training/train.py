@@ -101,6 +101,7 @@ def _train(
         [(s.name, s.value, s.source) for s in recipe.settings() if not (brief and s.source != "given")],
     )
 
+    from boresight.engine.headform import is_encoder_decoder
     from boresight.training import checkpoint as checkpoints
     from boresight.training.card import model_card
     from boresight.training.distributed import exchange, start, together
@@ -146,6 +147,7 @@ def _train(
         "data": {"fingerprint": job.examples.fingerprint, **job.examples.report.to_dict()},
         "rows": {"fingerprint": job.rows.fingerprint, **job.rows.report.to_dict()},
         "template": job.renderer.describe(),
+        "encoder_decoder": is_encoder_decoder(job.model),
         "versions": versions(),
         "seed": recipe.seed,
         "steps": job.order.steps,
