@@ -529,8 +529,8 @@ def test_models_of_the_wrong_kind(run, base, tmp_path):
     import transformers as tf
 
     data = jsonl(tmp_path / "d.jsonl", some_pairs(2))
-    t5 = tf.T5ForConditionalGeneration(
-        tf.T5Config(vocab_size=300, d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=2)
+    t5 = tf.T5ForSequenceClassification(
+        tf.T5Config(vocab_size=300, d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=2, num_labels=1)
     )
     two = tf.AutoModelForSequenceClassification.from_pretrained(base, num_labels=2)
     for name, model in {"t5": t5, "two": two}.items():

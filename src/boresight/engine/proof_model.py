@@ -141,6 +141,7 @@ def trainable_line(model: Any, optimizer_parameters: Iterable[nn.Parameter], ada
     if adapted:
         own = {id(t) for name in active_adapters(model) for t in adapter_tensors(model, name).values()}
         declared = {name for name, p in named.items() if id(p) in own}
+    declared -= _fixed(model)
     trainable = {name for name, p in named.items() if p.requires_grad}
     held = {id(p) for p in optimizer_parameters}
     what = "the adapter's weights" if adapted else "all weights"
@@ -161,6 +162,12 @@ def trainable_line(model: Any, optimizer_parameters: Iterable[nn.Parameter], ada
         "; ".join(found),
         "set requires_grad as adapter= declares it before the optimizer is made",
     )
+
+
+def _fixed(model: nn.Module) -> set[str]:
+    """Names of weights that their own class freezes: the sines and cosines of positions (Pegasus, Marian)."""
+    parts = [(name, part) for name, part in model.named_modules() if "Sinusoidal" in type(part).__name__]
+    return {f"{name}.{key}" for name, part in parts for key, _ in part.named_parameters(recurse=False)}
 
 
 Gradient = dict[str, tuple[float, Tensor] | None]
