@@ -12,8 +12,9 @@ import transformers as tf
 import tiny
 from boresight.data.tokens import Tokens
 from boresight.engine.dropout import disable_dropout
-from boresight.engine.padded import inner, logprobs
-from boresight.engine.seq2seq import Seq2SeqLogProbs, plain_seq2seq_logprobs
+from boresight.engine.module import log_probs_module
+from boresight.engine.padded import TokenLogProbs, inner, logprobs
+from boresight.engine.seq2seq import Seq2SeqLogProbs, padded_seq2seq_logprobs, plain_seq2seq_logprobs
 from boresight.engine.seq2seq_batch import lay
 from boresight.errors import InputError
 from boresight.objectives import LogProbs, PairLogProbs, PairSide, dpo
@@ -96,6 +97,15 @@ def test_values_and_every_gradient_equal_the_call_with_labels(family, dtype, tol
     if family.startswith(("t5", "mt5")):
         tolerance = max(tolerance, 1e-6)  # their attention takes its softmax in fp32
     assert_same_gradients(gradients(model, ours.values), gradients(untouched, truth.values), tolerance)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_padded_oracle_is_the_one_without_padding(family):
+    model = model_of(family)
+    with torch.no_grad():
+        padded, truth = (f(model, mixed(), 5) for f in (padded_seq2seq_logprobs, plain_seq2seq_logprobs))
+    torch.testing.assert_close(padded.values, truth.values, rtol=1e-5, atol=1e-5)
+    assert torch.equal(padded.owner, truth.owner)
 
 
 @pytest.mark.parametrize("family", ["t5", "bart"])
@@ -282,6 +292,8 @@ def test_a_soft_cap_and_the_head_put_back():
 def test_what_cannot_be_done_is_refused():
     with pytest.raises(InputError, match="not a language model with an encoder"):
         Seq2SeqLogProbs(tiny.tiny())
+    assert type(log_probs_module(tiny.tiny())) is TokenLogProbs
+    assert type(log_probs_module(tiny.lora(model_of("bart"), target_modules=["q_proj"]))) is Seq2SeqLogProbs
     model = model_of("t5")
     module = Seq2SeqLogProbs(model)
     assert inner(module) is module

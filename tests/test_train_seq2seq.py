@@ -19,6 +19,7 @@ from boresight.engine.seq2seq import Seq2SeqLogProbs
 from boresight.errors import InputError
 from boresight.lab.tiny import make_model
 from boresight.objectives import objectives
+from boresight.report.write import report
 from boresight.training.sample import sample
 from proofs import WORDS, failing, job_of, lines_of, write_prefs
 
@@ -88,9 +89,12 @@ class Plain:
         labels = self.tokenizer(text_target=response, return_tensors="pt").input_ids
         return -self.model(input_ids=ids, labels=labels).loss * labels.numel(), labels.numel()
 
-    def margins(self, rows: list[dict]) -> list[float]:
-        with torch.no_grad():
-            return [float(self(r["prompt"], r["chosen"])[0] - self(r["prompt"], r["rejected"])[0]) for r in rows]
+    @torch.no_grad()
+    def margins(self, rows: list[dict], mean: bool = False) -> list[float]:
+        """Log-prob of the chosen less that of the rejected response; mean: of their tokens' averages."""
+        sides = [[self(row["prompt"], row[side]) for side in ("chosen", "rejected")] for row in rows]
+        each = [[float(value) / (count if mean else 1) for value, count in side] for side in sides]
+        return [chosen - rejected for chosen, rejected in each]
 
 
 def test_first_step_is_what_transformers_computes(base, few, tmp_path):
@@ -129,7 +133,7 @@ def test_four_pairs_are_learnt(base, few, tmp_path, method):
     """A model that reads no prompt gives A over B and B over A margins that add up to nothing."""
     go(base, few, tmp_path / "run", method=method, max_steps=60, lr=3e-3, epochs=60)
     trained, before = Plain(tmp_path / "run" / "model"), Plain(base)
-    margins, start = (np.array(m.margins(PAIRS)) for m in (trained, before))
+    margins, start = (np.array(m.margins(PAIRS, mean=method == "simpo")) for m in (trained, before))
     assert (margins - start > 0).all()
     assert margins[0] + margins[1] > 0 < margins[2] + margins[3]
     if method == "simpo":
@@ -168,6 +172,8 @@ def test_the_result_does_not_depend_on_what_goes_through_at_once(base, prefs, tm
     for budget in (1, 100_000):
         go(base, prefs, tmp_path / str(budget), method=method, max_steps=3, micro_tokens=budget, lr=1e-4, batch=8)
     for x, y in zip(timeless(tmp_path / "1"), timeless(tmp_path / "100000"), strict=True):
+        if x["step"] == 1:  # margins are 0 there, but for rounding, which decides what counts as correct
+            x, y = ({k: v for k, v in line.items() if k != "accuracy"} for line in (x, y))
         assert x == pytest.approx(y, rel=2e-4, abs=2e-5)
 
 
@@ -252,8 +258,8 @@ def test_an_adapter_loads_in_plain_peft_evaluates_and_scores(base, few, tmp_path
                 assert told["logprob"] == pytest.approx(float(value), abs=1e-4)
                 assert told["tokens"] == count
                 assert told["ratio"] == pytest.approx(float(value - before(row["prompt"], row[side])[0]), abs=1e-4)
-    report = bs.report([run.folder], out=tmp_path / "report.html")
-    assert report is None or Path(tmp_path / "report.html").stat().st_size > 1000
+    report([run.folder], out=tmp_path / "report.html")
+    assert "encoder and decoder" in (tmp_path / "report.html").read_text()
 
 
 def test_a_whole_model_says_how_to_load_it(base, few, tmp_path):
@@ -277,7 +283,9 @@ def test_samples_are_those_of_one_prompt_at_a_time(base):
         ids, total = [int(model.config.decoder_start_token_id)], 0.0
         while len(ids) <= 7 and (len(ids) == 1 or ids[-1] != plain.tokenizer.eos_token_id):
             with torch.no_grad():
-                logits = model(input_ids=torch.tensor([prompt]), decoder_input_ids=torch.tensor([ids])).logits[0, -1]
+                logits = model(input_ids=torch.tensor(prompt)[None], decoder_input_ids=torch.tensor([ids])).logits[
+                    0, -1
+                ]
             ids.append(int(logits.argmax()))
             total += float(logits.log_softmax(-1)[ids[-1]])
         assert one.ids.tolist() == ids[1:]

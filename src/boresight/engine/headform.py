@@ -46,6 +46,12 @@ def is_encoder_decoder(model: Any) -> bool:
     return bool(getattr(bare(model).config, "is_encoder_decoder", False))
 
 
+def never_trained(model: nn.Module) -> set[str]:
+    """Names of weights that no gradient reaches, by design: sines and cosines of positions (Pegasus, Marian)."""
+    parts = [(name, part) for name, part in model.named_modules() if "Sinusoidal" in type(part).__name__]
+    return {f"{name}.{key}" for name, part in parts for key, _ in part.named_parameters(recurse=False)}
+
+
 def is_sharded(head: nn.Module) -> bool:
     """Whether the weights of `head` are gathered when it is called: FSDP2 on the head itself, DeepSpeed ZeRO-3."""
     return hasattr(head, "unshard") or hasattr(getattr(head, "weight", None), "ds_id")

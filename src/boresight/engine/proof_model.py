@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from boresight.engine.adapters import active_adapters, adapter_names, adapters_off, is_fresh
 from boresight.engine.dropout import _is_rate
 from boresight.engine.fingerprint import adapter_tensors
-from boresight.engine.headform import bare
+from boresight.engine.headform import bare, never_trained
 from boresight.engine.proof import Bench, Line, absent, judged
 
 GLIMPSE = 4096
@@ -141,7 +141,7 @@ def trainable_line(model: Any, optimizer_parameters: Iterable[nn.Parameter], ada
     if adapted:
         own = {id(t) for name in active_adapters(model) for t in adapter_tensors(model, name).values()}
         declared = {name for name, p in named.items() if id(p) in own}
-    declared -= _fixed(model)
+    declared -= never_trained(model)
     trainable = {name for name, p in named.items() if p.requires_grad}
     held = {id(p) for p in optimizer_parameters}
     what = "the adapter's weights" if adapted else "all weights"
@@ -162,12 +162,6 @@ def trainable_line(model: Any, optimizer_parameters: Iterable[nn.Parameter], ada
         "; ".join(found),
         "set requires_grad as adapter= declares it before the optimizer is made",
     )
-
-
-def _fixed(model: nn.Module) -> set[str]:
-    """Names of weights that their own class freezes: the sines and cosines of positions (Pegasus, Marian)."""
-    parts = [(name, part) for name, part in model.named_modules() if "Sinusoidal" in type(part).__name__]
-    return {f"{name}.{key}" for name, part in parts for key, _ in part.named_parameters(recurse=False)}
 
 
 Gradient = dict[str, tuple[float, Tensor] | None]

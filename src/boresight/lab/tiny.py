@@ -118,7 +118,9 @@ def _seq2seq(arch: str, shape: dict[str, int], ids: dict[str, int]) -> Any:
             vocab_size=shape["vocab_size"], d_model=width, d_kv=shape["head_dim"], d_ff=shape["intermediate_size"],
             num_layers=layers, num_heads=heads, feed_forward_proj="gated-gelu", tie_word_embeddings=False, **ids,
         )  # fmt: skip
-        return tf.T5ForConditionalGeneration(config)
+        model = tf.T5ForConditionalGeneration(config)
+        model.lm_head.weight.data.mul_(width**-0.5)  # logits of order one, as those of the others
+        return model
     ids["decoder_start_token_id"] = ids["eos_token_id"]
     sides = {
         f"{side}_{name}": value

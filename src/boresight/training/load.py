@@ -12,7 +12,7 @@ import torch
 from boresight.data.hub import hub
 from boresight.data.pretrained import first_line, load_tokenizer, loaded
 from boresight.data.trust import check_settings, check_weights
-from boresight.engine.headform import is_encoder_decoder
+from boresight.engine.headform import is_encoder_decoder, never_trained
 from boresight.errors import InputError
 
 if TYPE_CHECKING:
@@ -137,6 +137,8 @@ def _load_weights(name: str, kind: Kind, dtype: torch.dtype, four_bit: bool, of:
             f"the weights at {name} do not fit its config.json: {key} has the shape {tuple(there)}, not {tuple(here)}",
             mend="give the config.json that was saved with these weights",
         )
+    for key in never_trained(model):  # loading forgets that their class freezes them
+        model.get_parameter(key).requires_grad_(False)
     missing = [k for k in info["missing_keys"] if not (kind == "score" and k.startswith(("score.", "classifier.")))]
     if missing:
         raise InputError(
