@@ -117,6 +117,13 @@ def test_a_cut_prompt_keeps_its_begin_and_its_end():
     assert not both.tokens.ends
 
 
+@pytest.mark.parametrize("arch", ARCHS)
+def test_steps_are_the_lines_of_the_response(arch):
+    (made,) = renderer(arch).group("sort fox bear", ["bear , fox\n\nfox .\ncat"])
+    begin = [0] if arch == "bart" else []
+    assert made.steps().tolist() == [*begin, 0, 0, 0, 1, 1, 2, 2]  # the end belongs to the last
+
+
 def test_rows_of_the_two_kinds_of_model_are_kept_apart():
     tokenizer = word_tokenizer("t5")
     assert Renderer(tokenizer).identity != Renderer(tokenizer, encoder_decoder=True).identity

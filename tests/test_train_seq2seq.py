@@ -16,7 +16,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 import boresight as bs
 from boresight.engine.seq2seq import Seq2SeqLogProbs
-from boresight.errors import InputError
+from boresight.errors import InputError, RunError
 from boresight.lab.tiny import make_model
 from boresight.report.write import report
 from boresight.training.sample import sample
@@ -309,6 +309,8 @@ def test_check_measures_how_far_off_the_policy_data_is(base, few):
 def test_what_cannot_be_trained_is_refused(base, few, tmp_path):
     with pytest.raises(InputError, match="cannot be a reward model here"):
         go(base, few, tmp_path / "run", method="bt-reward")
+    with pytest.raises(RunError, match="it has an encoder and a decoder"):
+        go(base, few, tmp_path / "run", method="tdpo")
     with pytest.raises(InputError, match="answers once"):
         go(base, few, tmp_path / "run", spans="all")
     assert not (tmp_path / "run").exists()

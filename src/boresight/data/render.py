@@ -250,7 +250,9 @@ class Renderer:
 
     def _apart(self, prompt: list[int], rendered: Rendered, special_text: bool) -> Encoded | Dropped:
         """Prompt and response, each tokenised by itself with the tokenizer's own special tokens."""
-        answer: list[int] = self.tokenizer(text_target=rendered.text[rendered.boundary :], verbose=False)["input_ids"]
+        text = rendered.text[rendered.boundary :]
+        out = self.tokenizer(text_target=text, return_offsets_mapping=True, verbose=False)
+        answer: list[int] = out["input_ids"]
         if np.isin(answer, self._special).all():
             return Dropped("empty-response", "the tokenizer makes no token of the response")
         eos = self.tokenizer.eos_token_id
@@ -262,7 +264,10 @@ class Renderer:
         ids = np.asarray(prompt + answer, np.int32)
         tokens = Tokens(ids, np.arange(len(ids)) >= len(prompt), eos is not None)
         bos = next((i for i, t in enumerate(prompt) if t != self.tokenizer.bos_token_id), len(prompt))
-        return Encoded(tokens, len(prompt), False, bos, True, True, special_text)
+        reach = np.zeros(len(ids), np.int64)
+        ends = [end for _, end in out["offset_mapping"]]
+        reach[len(prompt) :] = np.maximum.accumulate([*ends, len(text)][: len(answer)])  # special tokens have no width
+        return Encoded(tokens, len(prompt), False, bos, True, True, special_text, answer=text, reach=reach)
 
     @cached_property
     def _prefix(self) -> list[int]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from boresight.engine.headform import bare, is_sharded
+from boresight.engine.headform import bare, is_encoder_decoder, is_sharded
 from boresight.engine.padded import TokenLogProbs, inner
 from boresight.engine.reference import Reference
 from boresight.engine.statistics import Head, entropy, kl
@@ -94,6 +94,8 @@ def check(module: TokenLogProbs, objective: Objective) -> None:
     if not through_states(objective):
         return
     why = "it makes its logits in its own way" if module.form.own else ""
+    if is_encoder_decoder(module.model):
+        why = "it has an encoder and a decoder"
     if not why and is_sharded(bare(module.model).get_output_embeddings()):
         why = "it is split over processes"
     if why:
