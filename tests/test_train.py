@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 import boresight as bs
 from boresight.errors import InputError, RunError
 from boresight.objectives import objectives
+from boresight.training.extra import check as check_needs
 from boresight.training.recipe import Recipe
 from everything import words_for, write_everything
 
@@ -219,6 +220,50 @@ def test_resume_is_bit_for_bit(base, prefs, tmp_path, words):
     a, b = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert timeless(tmp_path / "whole") == timeless(tmp_path / "cut")
+
+
+@pytest.mark.parametrize("method", ["beta-dpo", "bco", "spo-preference-degree", "sparsepo", "sgdpo", "typo"])
+def test_resume_keeps_state_heads_and_noise(base, everything, tmp_path, method):
+    """What is remembered of earlier batches, modules trained beside the model, draws by step, samples."""
+    words = {"method": method, "max_steps": 4, "save_every": 2, "keep": 9, "sample_tokens": 5, "lr": 1e-2}
+    go(base, everything, tmp_path / "whole", **words)
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    shutil.rmtree(tmp_path / "cut" / "model")
+    shutil.rmtree(tmp_path / "cut" / "checkpoints" / "step-00000004")
+    go(base, everything, tmp_path / "cut", resume=True, **words)
+    a, b = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert timeless(tmp_path / "whole") == timeless(tmp_path / "cut")
+    end = "checkpoints/step-00000004/training/progress.json"
+    whole, cut = (json.loads((tmp_path / name / end).read_text()) for name in ("whole", "cut"))
+    assert whole["state"] == cut["state"]
+    known = objectives()[method]
+    assert set(whole["state"]) == set(known.state)
+    assert (tmp_path / "whole" / "model" / "heads.safetensors").exists() == (known.heads is not None)
+    if known.state:
+        assert any(whole["state"][name] != value for name, value in known.state.items())
+
+
+def test_a_row_that_is_twice_in_a_batch_counts_twice(base, tmp_path):
+    """Eight rows in batches of sixteen: the mean loss over a batch of everybody twice is that of everybody once."""
+    data = write_everything(tmp_path / "four.jsonl", 4)
+    once = go(base, data, tmp_path / "once", method="bco", batch=8, max_steps=1)
+    twice = go(base, data, tmp_path / "twice", method="bco", batch=16, epochs=2, max_steps=1)
+    assert once.steps == twice.steps == 1
+    a, b = weights(tmp_path / "once"), weights(tmp_path / "twice")
+    apart = torch.cat([(a[k] - b[k]).abs().flatten() for k in a])
+    assert float((apart > 1e-5).float().mean()) < 0.01
+    assert lines(tmp_path / "once")[-1]["grad_norm"] == pytest.approx(
+        lines(tmp_path / "twice")[-1]["grad_norm"], rel=1e-3
+    )
+
+
+def test_options_that_a_method_has_no_use_for_are_refused(base, everything, tmp_path):
+    with pytest.raises(InputError, match="takes no further references"):
+        go(base, everything, tmp_path / "a", references="base")
+    recipe = Recipe.read(method="typo", model=base, data=everything, out=tmp_path / "b")
+    with pytest.raises(InputError, match="needs samples, which a model split over processes does not give"):
+        check_needs(recipe, recipe.objective, divided=True)
 
 
 def test_resume_needs_only_the_folder(base, prefs, tmp_path):

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 import boresight as bs
 from boresight.training.placement import place as placed
+from everything import write_everything
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]
 
@@ -43,6 +44,12 @@ RUN: dict[str, Any] = {
 }
 METHODS: list[dict[str, Any]] = [{"method": m} for m in ("dpo", "kto", "sft", "bt-reward")]
 METHODS += [{"method": m, "adapter": "lora", "lora_rank": 2} for m in ("dpo", "kto")]
+ALONE: list[dict[str, Any]] = [
+    {"method": m, "data": "all.jsonl", "eval_data": "all.jsonl"}
+    for m in ("beta-dpo", "rpo-relative", "gradient-entanglement", "spo-preference-degree", "lipo", "typo", "sgdpo")
+]
+"""What more methods need: the whole batch, embeddings, norms of gradients, heads, lists, samples, noise."""
+SPLITTABLE = ("beta-dpo", "gradient-entanglement", "lipo", "sgdpo")
 MOVED = [METHODS[0], METHODS[5]]
 """Whose checkpoints are resumed on another number of processes."""
 COUNTED = ("length", "accuracy", "accuracy_mean", "chosen_length", "rejected_length")
@@ -73,6 +80,7 @@ def place(tmp_path_factory) -> Path:
 
     rows = [{"prompt": text(), "chosen": text(), "rejected": f"{text()} {i}"} for i in range(19)]
     (folder / "prefs.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    write_everything(folder / "all.jsonl", 19)
     return folder
 
 
@@ -126,7 +134,7 @@ def two(place, one) -> Callable[[str, dict[str, Any]], Path]:
     runs: list[dict[str, Any]] = [
         RUN | words | {"out": f"{how}-{name(words)}", "shard": how == "split"}
         for how in ("two", "split")
-        for words in METHODS
+        for words in METHODS + [w for w in ALONE if how == "two" or w["method"] in SPLITTABLE]
     ]
     for words in MOVED:
         for how in ("two", "split"):
@@ -167,6 +175,12 @@ def test_two_processes_compute_what_one_does(one, two, words, how):
     run = two(how, words)
     same(run, one(**words))
     assert json.loads((run / "run.json").read_text())["processes"] == 2
+
+
+@pytest.mark.parametrize("words", ALONE, ids=lambda words: words["method"])
+def test_two_processes_compute_what_one_does_whatever_a_method_needs(one, two, words):
+    for how in ("two", "split") if words["method"] in SPLITTABLE else ("two",):
+        same(two(how, words), one(**words))
 
 
 def test_the_comparison_can_fail(one, two):

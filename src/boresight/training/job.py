@@ -128,7 +128,7 @@ class Job:
 
     def context(self, step: int, statistics: Mapping[str, Tensor] | None = None) -> Context:
         """What holds for the whole batch of a step."""
-        return Context(statistics or {}, self.state, step, step / max(1, self.order.steps), self.heads)
+        return Context(statistics or {}, self.state, step, step / max(1, self.order.steps), dict(self.heads.items()))
 
     def prepared(self, key: Key) -> Micro:
         """The micro-batch of these row numbers, read and made ready."""

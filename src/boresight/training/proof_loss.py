@@ -55,7 +55,8 @@ def _closed_form_line(job: Job, bench: Bench, rows: list[Row], context: Context,
         return absent(name, "a list without a reference has no margin that is zero")
     worst, shown = 0.0, 0.0
     none = {n: v if n != "mismatched_kl" else torch.zeros_like(v) for n, v in context.statistics.items()}
-    context = replace(context, statistics=none)
+    state = {n: torch.tensor(v, dtype=torch.float64) for n, v in objective.state.items()}  # as at the start
+    context = replace(context, statistics=none, state=state)
     with torch.no_grad():
         batched = objective.over == "batch"
         for part in [rows] if batched else _parts(rows, at_once):
