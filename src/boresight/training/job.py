@@ -313,7 +313,7 @@ def prepare(
         reporter.note("adapter=qlora: the base is held in 4 bits")
 
     def read_all() -> tuple[Examples, Examples | None]:
-        examples = read_examples(recipe.data, recipe, recipe.limit, reporter)
+        examples = read_examples(recipe.data, recipe, recipe.limit, reporter, recipe.part)
         return examples, read_examples(
             recipe.eval_data, recipe, recipe.eval_limit, reporter
         ) if recipe.eval_data else None

@@ -30,14 +30,23 @@ def half(recipe: Recipe, bf16: bool) -> bool:
     return bf16 and recipe.adapter != "none"
 
 
-def read_examples(data: str, recipe: Recipe, limit: int | None, reporter: Reporter) -> Examples:
-    """The examples of a file, with what was told of them."""
+def read_examples(
+    data: str, recipe: Recipe, limit: int | None, reporter: Reporter, part: str | None = None
+) -> Examples:
+    """The examples of a file, or of a part of it, with what was told of them."""
     from boresight.data.read import read
 
     examples = read(data, format=recipe.format, strict=recipe.strict, limit=limit)
     for line in examples.report.lines():
         reporter.note(line, style="dim")
-    return examples
+    if part is None:
+        return examples
+    which, of = (int(number) for number in part.split("/"))
+    ends = [len(examples) * k // of for k in (which - 1, which)]
+    if ends[0] == ends[1]:
+        raise InputError(f"part={part}: nothing of {len(examples)} examples", mend="make fewer parts")
+    reporter.note(f"part {part}: examples {ends[0]} to {ends[1] - 1}", style="dim")
+    return examples.select(range(*ends))
 
 
 def rows_of(examples: Examples, recipe: Recipe, renderer: Renderer, reporter: Reporter) -> Rows:

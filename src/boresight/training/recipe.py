@@ -50,6 +50,7 @@ class Recipe(BaseModel):
 
     format: str | None = _given("told from the first rows", "form of the data", None)
     strict: bool = _given("unreadable rows are counted and reported", "stop at the first unreadable row", False)
+    part: str | None = _given("all rows", "K/N: only the K-th of N equal, consecutive parts of the data", None)
     limit: int | None = _given("all rows", "use only the first rows of the data", None, ge=1)
     eval_limit: int | None = _given("all rows", "use only the first rows of the held-out data", None, ge=1)
     ranked: Literal["all", "best-worst"] = _given("Ouyang et al. 2022, sec. 3.5", "pairs made of a ranked list", "all")
@@ -98,6 +99,15 @@ class Recipe(BaseModel):
     def _not_empty(cls, value: str) -> str:
         if not value.strip():
             raise ValueError("must not be empty")
+        return value
+
+    @field_validator("part")
+    @classmethod
+    def _is_part(cls, value: str | None) -> str | None:
+        if value is not None:
+            first, _, last = value.partition("/")
+            if not (first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)):
+                raise ValueError("must be K/N with K from 1 to N, such as 1/3")
         return value
 
     @field_validator("proof", mode="before")

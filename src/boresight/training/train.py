@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from boresight.errors import InputError
+from boresight.training import stages
 from boresight.training.distributed import abandon, is_main
 from boresight.training.folder import RunFolder
 from boresight.training.memory import exhausted, out_of_memory
@@ -60,7 +61,8 @@ def train(
     recipe: a YAML file or a mapping; `options` lie on top of it. They are the words of `boresight train`: method,
     model, data, out, and any of the recipe's options or the method's hyperparameters.
     resume: go on with the run in `out` from its newest whole checkpoint. quiet: print nothing. brief: print only what
-    was given, not the defaults.
+    was given, not the defaults. Stages (`stages=...`, see `training/stages.py`) are run one after the other below
+    `out`; the last one's run is returned.
 
     Before the first step the run proves itself (`proof=off` leaves it out, and says so in run.json); with max_steps=0
     that is all it does, and no model is written.
@@ -71,6 +73,10 @@ def train(
     """
     if resume and recipe is None and set(options) == {"out"}:
         recipe = _recipe_of(Path(options["out"]))
+    words, several = stages.split(recipe, options)
+    if several:
+        done: Run = stages.run_all(words, several, train, resume=resume, quiet=quiet, brief=brief)
+        return done
     settled = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe, **options)
     check_names(_names(settled.trackers))
     reporter = Reporter(quiet=quiet or not is_main())
