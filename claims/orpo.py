@@ -66,9 +66,9 @@ def orpo_sft(arm: Arm, seeds: Sequence[int], *, taste: float = 1.0, steps: int =
     rejected. Log-probs are means over all on-topic pairs, in nats a response; 600 sampled pairs, 300 steps of Adam at
     0.05.
 
-    Where it stops holding: with decided annotators (taste 2 and more: the better one is chosen in 9 of 10 pairs or so)
-    a response that is rejected is seldom chosen elsewhere, and likelihood alone lowers it. In a model of text there is
-    more to lift it, since responses share words.
+    Where it stops holding: with decided annotators (undecided at taste 1.5, reversed at 2) a response that is rejected
+    is seldom chosen elsewhere, and likelihood alone lowers it. In a model of text there is more to lift it, since
+    responses share words.
     """
     return outcomes("sft" if arm == "treatment" else None, seeds, taste=taste, tokens=10, steps=steps)
 
@@ -105,6 +105,11 @@ def orpo_one_stage(
 ) -> Mapping[str, Any]:
     """The world of `orpo/sft`, at the authors' lam. What is swept: lam; the length of responses (tokens), on which the
     odds of a mean token depend; and how decided the annotators are (taste).
+
+    Not shown: at lam = 0.1 rejected log-probs rise, too, though less than with likelihood alone (`orpo/penalty`). They
+    fall from lam = 1 on (at 0.2 and 0.3 it is undecided); with responses of 30 tokens, whose mean token is likelier,
+    so that its odds weigh more; and with decided annotators (taste 2 and more), where likelihood alone lowers them as
+    well. Chosen log-probs rise everywhere.
     """
     if arm == "baseline":
         return outcomes(None, seeds, taste=taste, tokens=tokens)

@@ -139,6 +139,14 @@ def test_what_is_recorded_is_read_back_and_added_to(folder):
     assert not list(folder.rglob(".*")), "nothing half-written is left"
 
 
+def test_what_is_done_is_recorded_when_a_run_is_broken_off(folder):
+    text = FAKE.replace("return [0.1 * altered for s in seeds]", "raise KeyboardInterrupt")
+    (folder / "fakes.py").write_text(text)
+    assert claims(folder, "--write") == 130
+    assert [r["part"] for r in recorded(folder)] == ["", "less-so"]
+    assert page(recorded(folder), "images") == (folder / "claims.md").read_text("utf-8")
+
+
 def test_numbers_are_recorded_at_six_digits(folder):
     text = FAKE.replace("s % 3 / 10 for", "s % 3 / 3 for")
     (folder / "fakes.py").write_text(text)

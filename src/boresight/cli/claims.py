@@ -53,11 +53,11 @@ def claims(
         raise InputError(
             f"{few[0]} is recorded at its own number of seeds or more", mend="leave out --seeds or --write"
         )
-    if write:
-        places(folder)
+    page = places(folder)[0] if write else None
     with output.progress("claims", len(chosen), quiet=json) as advance:
-        found = run_claims(chosen, seeds=seeds, jobs=jobs, sweep=sweep or write, progress=advance)
-    page = record(found, folder) if write else None
+        # Each is recorded when it is done, so that what is broken off has not run for nothing.
+        each = (lambda result: record([result], folder)) if write else None
+        found = run_claims(chosen, seeds=seeds, jobs=jobs, sweep=sweep or write, progress=advance, each=each)
     if json:
         output.emit_json({"claims": found, "page": str(page) if page else None})
     else:

@@ -25,17 +25,20 @@ def run_claims(
     jobs: int | None = None,
     sweep: bool = False,
     progress: Callable[..., object] | None = None,
+    each: Callable[[Result], object] | None = None,
 ) -> list[Result]:
     """Run claims, each in one process with one torch thread; the results in the order of `claims`.
 
-    jobs: how many processes at once; as many as processors by default. progress(1, note) is called after each.
-    What a claim comes to depends on neither. Raises RunError if a process dies.
+    jobs: how many processes at once; as many as processors by default. What a claim comes to does not depend on it.
+    each(result) and then progress(1, note) are called as soon as one is done. Raises RunError if a process dies.
     """
     jobs = min(jobs or _processors(), len(claims))
     found: dict[str, Result] = {}
 
     def done(result: Result) -> None:
         found[result.key] = result
+        if each is not None:
+            each(result)
         if progress is not None:
             progress(1, f"{result.key}: {result.verdict}")
 

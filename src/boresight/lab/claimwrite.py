@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,28 @@ def write(results: Sequence[Result], folder: Path) -> Path:
     others (what they say, their docstrings) are brought up to date.
     """
     target, images = places(folder)
+    with _alone(folder):
+        _write(results, folder, target, images)
+    return target
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time writes to a folder, where the system can see to that."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _write(results: Sequence[Result], folder: Path, target: Path, images: Path) -> None:
     broken: list[InputError] = []
     declared = {c.key: c for c in load_claims(folder, broken=broken)}
     new = {r.key: r.to_dict() for r in results}
@@ -55,7 +78,6 @@ def write(results: Sequence[Result], folder: Path) -> Path:
         if path.name not in {picture(r) for r in records}:
             path.unlink()
     _put(target, page(records, images.relative_to(target.parent).as_posix()).encode())
-    return target
 
 
 def _key(record: Mapping[str, Any]) -> str:
