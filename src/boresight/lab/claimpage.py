@@ -54,7 +54,8 @@ def picture(record: Record) -> str:
 
 
 def _summary(r: Record) -> str:
-    return f"| [{r['id']}](#{r['id']}) | {_cell(r['says'])} | **{r['verdict']}** | {_control(r)} | {r['seeds']} |"
+    key = f"{r['id']}/{r['part']}" if r["part"] else r["id"]
+    return f"| [{key}](#{r['id']}) | {_cell(r['says'])} | **{r['verdict']}** | {_control(r)} | {r['seeds']} |"
 
 
 def _control(r: Record) -> str:
@@ -83,7 +84,7 @@ def _claim(r: Record, images: str) -> list[str]:
         lines += ["| expected | largest residual | verdict |", "| --- | ---: | --- |"]
         lines += [f"| {_cell(j['expects'])} | {_number(j['effect'])} | {j['verdict']} |" for j in r["judged"]]
         altered = r["control"]["tries"][0]["judged"][0]
-        said = f"Control: {_escaped(r['baseline'])} has a largest residual of {_number(altered['effect'])}"
+        said = f"Control, {_escaped(r['baseline'])}: the largest residual is {_number(altered['effect'])}"
         lines += ["", f"{said}, which {altered['verdict']}. {r['seeds']} seeds.", ""]
         return lines
     lines += [
