@@ -14,14 +14,14 @@ from boresight.objectives._check import not_negative, positive
     lr_source="that of dpo (Tunstall et al. 2023, sec. 4.1), which this is at pessimism = 0; the paper's was not found",
     sources={
         "eta": "1/eta = 0.1, as beta of dpo; the paper's own was not found",
-        "lam": "a choice of this project: the preference outweighs the pessimism until a pair is told apart",
+        "lam": "both terms alike; the paper's own was not found",
         "pessimism": "1 is the paper's loss",
         "bound": "a choice of this project: rewards of up to 10/eta, as the paper's class of rewards is bounded",
     },
     paper="Ji et al. 2024 (SPAC), one round of critic and actor in one step",
 )
 def spac(
-    pairs: PairLogProbs, *, eta: float = 10.0, lam: float = 4.0, pessimism: float = 1.0, bound: float = 10.0
+    pairs: PairLogProbs, *, eta: float = 10.0, lam: float = 1.0, pessimism: float = 1.0, bound: float = 10.0
 ) -> Tensor:
     """Self-play with an adversarial critic, one round: DPO, and a reward that is low where the data says nothing.
 
