@@ -356,7 +356,7 @@ def test_train_takes_a_recipe_of_the_package_by_its_id(words, monkeypatch, capsy
     assert main(["train", *words, "--model", "m", "beta=0.2"]) == 0
     path = str(recipes()["dpo-prefix-sharing"])
     assert seen == {"recipe": path, "model": "m", "beta": 0.2, "resume": False, "quiet": False}
-    assert "a recipe, not an objective" in " ".join(capsys.readouterr().err.split())
+    assert "dpo-prefix-sharing is a recipe that trains by dpo: " in " ".join(capsys.readouterr().err.split())
     assert main(["train", "mine.yaml", *words]) == 0
     assert (seen["recipe"], seen["method"]) == ("mine.yaml", "dpo-prefix-sharing")
 

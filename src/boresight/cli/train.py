@@ -35,6 +35,7 @@ def train(
     at the start, with where it comes from. Then the run proves itself on a few of your rows, in seconds: a line that
     fails stops it (exit code 1) with the cause and the mend. max_steps=0 is this proof alone; proof=off leaves it out.
     """
+    from boresight.catalogue.shipped import recipe_method
     from boresight.catalogue.shipped import recipes as shipped
     from boresight.cli import output
     from boresight.cli.options import parse_options
@@ -53,9 +54,10 @@ def train(
             raise InputError(f"{key} is given twice: --{key.replace('_', '-')} and {key}=", mend="give it once")
     options |= {k: v for k, v in named.items() if v is not None}
     if not recipes and options.get("method") in shipped():
-        recipes = [str(shipped()[options.pop("method")])]
+        id, path = options["method"], shipped()[options.pop("method")]
+        recipes = [str(path)]
         if not (quiet or json):
-            output.say(f"{recipes[0]}: a recipe, not an objective; it says what it trains by", "dim", err=True)
+            output.say(f"{id} is a recipe that trains by {recipe_method(path)}: {path}", "dim", err=True)
     done = run(recipes[0] if recipes else None, resume=resume, quiet=quiet or json, **options)
     if not is_main():
         return  # of many processes one speaks
