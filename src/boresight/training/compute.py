@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from boresight.data.render import Renderer
 from boresight.data.rows import make_rows
+from boresight.data.spans import Content
 from boresight.data.table import Examples
 from boresight.data.tokens import Row, Tokens
 from boresight.engine.dropout import disable_dropout
@@ -51,6 +52,32 @@ class PairTable:
     rejected_chars: list[int]
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """One sample of the policy to each of some different prompts.
+
+    kl: log policy - log reference of each sample, nats, (prompts,); None without a reference.
+    """
+
+    prompts: list[Content]
+    names: list[str]
+    samples: list[Sample]
+    kl: NDArray[np.float64] | None
+
+    def measures(self, tokens: int) -> list[Measure]:
+        """Their figures; tokens: the most that a sample could have."""
+        drawn, names = self.samples, self.names
+        measures = [
+            Measure("sample length", mean([float(s.length) for s in drawn], names), f"tokens, at most {tokens}"),
+            Measure("samples that end", proportion(sum(s.ends for s in drawn), len(drawn)), "share with an EOS"),
+            Measure("repetition", mean([repetition(s.ids) for s in drawn], names), "share of repeated 4-grams"),
+        ]
+        if self.kl is not None:
+            meaning = "to the reference, nats per response, on its own samples"
+            measures.append(Measure("KL", mean(self.kl, names), meaning))
+        return measures
+
+
 class Scorer:
     """A policy (or reward model) and the reference it is measured against, ready to score held-out examples."""
 
@@ -77,6 +104,12 @@ class Scorer:
             )
         paired = is_encoder_decoder(self.policy.model)
         self.renderer = Renderer(self.policy.tokenizer, encoder_decoder=paired, **rendering)
+        self._before: dict[bytes, float] = {}
+
+    def turn_to(self, policy: str, seed: int) -> None:
+        """Measure another policy that was trained from the same model; what the reference says is kept."""
+        self._modules.pop(id(self.policy), None)
+        self.policy, self.seed = self._load(policy, "causal"), seed
 
     def _load(self, name: str, kind: Any) -> Loaded:
         loaded = load(name, kind=kind)
@@ -111,7 +144,7 @@ class Scorer:
         ]
         values = [("nll (chosen)", -chosen / lengths[0].clip(1), "nats per token of the chosen reply")]
         if self.reference:
-            before = [self._sums(self.reference, side, "reference") for side in sides]
+            before = [self._reference_sums(side) for side in sides]
             gains = chosen - before[0], rejected - before[1]
             margins.insert(
                 0,
@@ -134,18 +167,18 @@ class Scorer:
             f"On {len(tokens)} held-out responses the model is surprised by {figure.value:.3f} nats per token."
         ]
 
-    def sampled(self, examples: Examples, count: int, tokens: int) -> list[Measure]:
-        """Figures of samples on `count` different prompts; KL to the reference, estimated on them."""
-        prompts: dict[str, NDArray[np.int32]] = {}
+    def draw(self, examples: Examples, count: int, tokens: int) -> Drawn | None:
+        """Sample on the first `count` different prompts that leave room for `tokens`; None where there is none."""
+        prompts: dict[str, tuple[Content, NDArray[np.int32]]] = {}
         for example in examples:
             if len(prompts) == count:
                 break
             ids = self.renderer.prompt_ids(example.prompt)
             if len(ids) + tokens <= (self.renderer.max_length or _room(self.policy.model)):
-                prompts.setdefault(example.prompt_text, ids)
+                prompts.setdefault(example.prompt_text, (example.prompt, ids))
         if not prompts:
             self.reporter.note("no prompt is short enough to be sampled", style="yellow")
-            return []
+            return None
         with self.reporter.bar("samples", len(prompts)) as advance:
             done = 0
 
@@ -157,24 +190,23 @@ class Scorer:
             drawn = sample(
                 self.policy.model,
                 self.policy.tokenizer,
-                list(prompts.values()),
+                [ids for _, ids in prompts.values()],
                 max_new_tokens=tokens,
                 seed=self.seed,
                 batch_size=self.batch,
                 eos_ids=turn_ends(self.policy, self.renderer),
                 progress=moved,
             )
-        names = list(prompts)
-        measures = [
-            Measure("sample length", mean([float(s.length) for s in drawn], names), f"tokens, at most {tokens}"),
-            Measure("samples that end", proportion(sum(s.ends for s in drawn), len(drawn)), "share with an EOS"),
-            Measure("repetition", mean([repetition(s.ids) for s in drawn], names), "share of repeated 4-grams"),
-        ]
+        kl = None
         if self.reference:
-            whole = [_joined(p, s) for p, s in zip(prompts.values(), drawn, strict=True)]
+            whole = [_joined(ids, s) for (_, ids), s in zip(prompts.values(), drawn, strict=True)]
             kl = np.array([s.logprob_sum for s in drawn]) - self._sums(self.reference, whole, "KL")
-            measures.append(Measure("KL", mean(kl, names), "to the reference, nats per response, on its own samples"))
-        return measures
+        return Drawn([prompt for prompt, _ in prompts.values()], list(prompts), drawn, kl)
+
+    def sampled(self, examples: Examples, count: int, tokens: int) -> list[Measure]:
+        """Figures of samples on `count` different prompts; KL to the reference, estimated on them."""
+        found = self.draw(examples, count, tokens)
+        return [] if found is None else found.measures(tokens)
 
     def _rows(self, examples: Examples, kind: Any) -> list[Row]:
         rows = make_rows(examples, self.renderer, kind=kind)
@@ -189,6 +221,16 @@ class Scorer:
         with self.reporter.bar(what, len(tokens)) as advance:
             values = token_values(module, tokens, loaded.pad_id, progress=advance)
         return np.array([v.sum(dtype=np.float64) for v in values])
+
+    def _reference_sums(self, tokens: Sequence[Tokens]) -> NDArray[np.float64]:
+        """The reference's, each sequence computed once however many policies are measured."""
+        assert self.reference is not None
+        keys = [t.key() for t in tokens]
+        missing = {k: t for k, t in zip(keys, tokens, strict=True) if k not in self._before}
+        if missing:
+            sums = self._sums(self.reference, list(missing.values()), "reference")
+            self._before |= dict(zip(missing, sums.tolist(), strict=True))
+        return np.array([self._before[k] for k in keys])
 
     def _scores(self, tokens: Sequence[Tokens]) -> NDArray[np.float64]:
         module = ResponseScores(self.policy.model)

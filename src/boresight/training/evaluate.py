@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from boresight.data.table import Examples
 from boresight.errors import InputError
-from boresight.training.compute import Measure, Scorer
+from boresight.training.compute import Measure, PairTable, Scorer
 from boresight.training.folder import write_whole
 from boresight.training.reporter import Reporter
 from boresight.training.stats import Interval, mean, paired_difference, proportion
@@ -91,7 +90,7 @@ def evaluate(
     if not compared:
         measures, words = scorer.demonstrations(examples)
     else:
-        measures, words = _on_pairs(scorer, examples)
+        measures, words = on_pairs(scorer.pairs(examples))
         train_data = train_data or values.get("data")
         if train_data is not None:
             measures += _baselines(str(train_data), examples, values, reporter)
@@ -106,8 +105,8 @@ def evaluate(
     return found
 
 
-def _on_pairs(scorer: Scorer, examples: Examples) -> tuple[list[Measure], list[str]]:
-    table = scorer.pairs(examples)
+def on_pairs(table: PairTable) -> tuple[list[Measure], list[str]]:
+    """Accuracies, means and the length baseline of held-out pairs, and a sentence about them."""
     prompts = table.prompts
     measures = []
     for name, margin, meaning in table.margins:
