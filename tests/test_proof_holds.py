@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import transformers
 
 import tiny
 from boresight.engine import proof, proof_paths
@@ -73,6 +74,19 @@ def test_half_precision_checkpointing_and_adapters(method, words, base, prefs):
     lines = holds(job_of(base, prefs, method=method, **words))
     assert (lines["recomputed"].verdict == "holds") == ("gradient_checkpointing" in words)
     assert ("rounding" in lines) == ("dtype" in words)
+
+
+def test_large_logits_in_half_precision_are_no_fault(prefs, tmp_path):
+    """Weights in bf16: the model rounds its own logits, by more the larger they are; the fused head does not."""
+    folder = save_family("llama", tmp_path / "large", initializer_range=0.05)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(60)
+    model.save_pretrained(folder)
+    lines = holds(job_of(folder, prefs, dtype="bf16", adapter="lora"))
+    assert lines["rounding"].residual == 0  # autocast changes nothing where weights are in bf16 already
+    assert lines["production"].residual > 0.025  # what a tenth of a nat over four would not have let pass
+    assert lines["production"].tolerance < 0.5
 
 
 def test_a_new_adapter_and_a_trained_one(base, prefs, tmp_path):

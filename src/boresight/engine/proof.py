@@ -164,8 +164,29 @@ class Bench:
         return made
 
     def tolerance(self, exact: float = EXACT, rounded: float = ROUNDED) -> float:
-        """What a residual of `apart` may be: `exact` in fp32, `rounded` where half precision is at work."""
-        return rounded if self.half else exact
+        """What a residual of `apart` may be: `exact` in fp32; where half precision is at work `rounded`, or more where
+        the model's own logits are coarser.
+        """
+        return max(rounded, self.grain) if self.half else exact
+
+    @cached_property
+    def grain(self) -> float:
+        """By how much a log-prob may move because the model rounds its own logits, in nats; 0 where it does not.
+
+        Half the spacing of half-precision numbers at the largest logit of the shortest sequence.
+        """
+        if self.scores or is_encoder_decoder(self.model):
+            return 0.0
+        shortest = min(self.tokens, key=len)
+        ids = torch.from_numpy(shortest.ids).long().unsqueeze(0).to(next(self.model.parameters()).device)
+
+        def largest() -> Tensor:
+            logits = self.model(input_ids=ids, use_cache=False).logits
+            eps = torch.finfo(logits.dtype).eps if logits.dtype.itemsize < 4 else 0.0
+            return logits.float().abs().max() * eps / 2
+
+        with torch.no_grad(), evaluating(self.module):
+            return float(through(self.module, largest))
 
     def apart(self, a: Sequence[NDArray[Any]], b: Sequence[NDArray[Any]]) -> float:
         """How far two sets of values are apart: the largest difference of a token, in nats.

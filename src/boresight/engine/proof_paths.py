@@ -20,7 +20,7 @@ from boresight.engine.dropout import evaluating
 from boresight.engine.headform import bare, is_encoder_decoder
 from boresight.engine.packing import Layout
 from boresight.engine.padded import TokenLogProbs, plain_logprobs
-from boresight.engine.proof import Bench, Line, Values, absent, batches, inner, judged, split, through
+from boresight.engine.proof import ROUNDED, Bench, Line, Values, absent, batches, inner, judged, split, through
 from boresight.engine.seq2seq import padded_seq2seq_logprobs
 
 _LAYOUTS: dict[Layout, str] = {"shared": "shared prompts", "packed": "packed rows", "padded": "padded rows"}
@@ -126,7 +126,7 @@ def path_lines(bench: Bench) -> Iterator[Line]:
     if bench.autocast is not None:
         with torch.no_grad():
             rounding = bench.apart(bench.oracle(bench.tokens, bench.autocast), bench.truth)
-        tolerance = max(tolerance / 4, 3 * rounding)
+        tolerance = max(ROUNDED / 4, 3 * rounding, bench.grain)
     for path in PATHS:
         reason = path.applies(bench)
         if reason:
