@@ -124,6 +124,37 @@ def test_identical_sides_keep_their_last_turn_as_the_answer() -> None:
     assert one({"chosen": turns("q", "a"), "rejected": turns("q", "a")}).responses == (Response("a"), Response("a"))
 
 
+JOINT = {"prompt_chosen": "q", "chosen": "good", "prompt_rejected": "p", "rejected": "bad"}
+
+
+def test_joint_pairs_answer_prompts_of_their_own() -> None:
+    expected = Example("q", (GOOD, Response("bad", prompt="p")), pairs=(Pair(0, 1),), source="row:1")
+    assert one(JOINT) == expected
+    assert one({"prompt": "other"} | JOINT) == expected
+    named = {"prompt_chosen": "q", "response_chosen": "good", "prompt_rejected": "p", "response_rejected": "bad"}
+    assert one(named) == expected
+
+
+def test_joint_pairs_of_one_prompt_are_pairs() -> None:
+    assert one(JOINT | {"prompt_rejected": "q"}) == Example("q", (GOOD, BAD), pairs=(Pair(0, 1),), source="row:1")
+
+
+def test_joint_prompts_are_messages_or_transcripts_too() -> None:
+    row = {
+        "prompt_chosen": "\n\nHuman: q\n\nAssistant:", "chosen": " good", "prompt_rejected": turns("p"),
+        "rejected": "bad", "weight": 2, "annotator": 7, "score_chosen": 8.5, "score_rejected": "3",
+        "chosen_model": "a", "rejected_model": "b", "id": 5,
+    }  # fmt: skip
+    assert one(row) == Example(
+        Q,
+        (Response("good", "a"), Response("bad", "b", as_messages("p"))),
+        pairs=(Pair(0, 1, 2.0, annotator="7"),),
+        scores=(Score(0, 8.5), Score(1, 3.0)),
+        id="5",
+        source="row:1",
+    )
+
+
 OTHERS: dict[str, tuple[str, dict[str, Any], Example]] = {
     "unpaired": (
         "unpaired",
@@ -306,6 +337,8 @@ WRONG: list[tuple[str, dict[str, Any], str, str, str]] = [
     ("scored", R | {"scores": [1, None]}, "scores[1]", "a finite number", "null"),
     ("scored", R | {"scores": [{"kind": "x"}, 1]}, "scores[0].kind", "a finite number", '"x"'),
     ("scored", R | {"scores": [1, 2, 3]}, "scores", "2 of them", "a list of 3"),
+    ("joint", JOINT | {"prompt_rejected": 3}, "prompt_rejected", "text or a list of messages", "3"),
+    ("joint", JOINT | {"rejected": " "}, "rejected", "a response that is not empty", "an empty text"),
     ("votes", V | {"winner": "model_c"}, "winner", "model_a, model_b, m, n or tie", '"model_c"'),
     ("votes", V | {"winner": None}, "winner", "or tie", "null"),
     ("example", OWN | {"pairs": [{"chosen": 0, "rejected": 2}]}, "", "agrees with the responses", "response 2"),
@@ -329,7 +362,8 @@ WRONG: list[tuple[str, dict[str, Any], str, str, str]] = [
 @pytest.mark.parametrize(("format", "row", "key", "expected", "found"), WRONG)
 def test_a_wrong_cell_is_named(format: str, row: dict[str, Any], key: str, expected: str, found: str) -> None:
     good = {
-        "paired": P, "unpaired": {"prompt": "q", "completion": "a", "label": 1}, "votes": V, "example": OWN,
+        "paired": P, "joint": JOINT, "votes": V, "example": OWN,
+        "unpaired": {"prompt": "q", "completion": "a", "label": 1},
         "demonstrations": {"prompt": "q", "completion": "a"}, "ranked": R | {"ranks": [1, 2]},
         "scored": R | {"scores": [1, 2]}, "llmbar": {"input": "q", "output_1": "x", "output_2": "y", "label": 1},
         "pandalm": {"instruction": "q", "response1": "x", "response2": "y", "human": [1]},

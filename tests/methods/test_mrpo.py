@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -109,7 +110,7 @@ def test_references_that_tell_nothing_apart_count_alike():
 
 def test_falls_with_the_margin():
     found = [o.mrpo(batch(side(-50 + h, -50 - h), MAIN, side(-8.0, -14.0))).item() for h in range(-40, 41)]
-    assert all(a > b for a, b in zip(found, found[1:], strict=False))
+    assert all(a > b for a, b in pairwise(found))
 
 
 def test_what_cannot_be_used_is_refused():

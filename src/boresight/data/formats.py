@@ -35,6 +35,7 @@ from boresight.data.shapes import (
     JUDGES,
     PROMPT,
     about,
+    answer_to,
     answered,
     content_of,
     prompt_of,
@@ -52,14 +53,37 @@ def paired(row: Cells) -> Example:
     Optional: weight, annotator, score_chosen and score_rejected, chosen_model and rejected_model.
     """
     prompt, contents = two(row, "chosen", "rejected")
-    sides = ((0, "score_chosen", "chosen_score"), (1, "score_rejected", "rejected_score"))
     return Example(
         prompt,
         (Response(contents[0], name(row, "chosen_model")), Response(contents[1], name(row, "rejected_model"))),
         pairs=(Pair(0, 1, weight_of(row), annotator=name(row, "annotator")),),
-        scores=tuple(Score(i, number(row, key)) for i, *keys in sides if filled(row, key := first_of(row, *keys))),
+        scores=_sides(row),
         **about(row),
     )
+
+
+@form("joint", "prompt_chosen chosen|response_chosen prompt_rejected rejected|response_rejected")
+def joint(row: Cells) -> Example:
+    """A chosen and a rejected response, each with the prompt that it answers; the prompts may differ.
+
+    Optional: weight, annotator, score_chosen and score_rejected, chosen_model and rejected_model.
+    """
+    first, chosen = answer_to(row, "prompt_chosen", first_of(row, "chosen", "response_chosen"))
+    second, rejected = answer_to(row, "prompt_rejected", first_of(row, "rejected", "response_rejected"))
+    own = None if second == first else second
+    return Example(
+        first,
+        (Response(chosen, name(row, "chosen_model")), Response(rejected, name(row, "rejected_model"), own)),
+        pairs=(Pair(0, 1, weight_of(row), annotator=name(row, "annotator")),),
+        scores=_sides(row),
+        **about(row),
+    )
+
+
+def _sides(row: Cells) -> tuple[Score, ...]:
+    """The scores of the chosen and of the rejected, where the row has them."""
+    sides = ((0, "score_chosen", "chosen_score"), (1, "score_rejected", "rejected_score"))
+    return tuple(Score(i, number(row, key)) for i, *keys in sides if filled(row, key := first_of(row, *keys)))
 
 
 @form("unpaired", f"{PROMPT} completion|response label", f"{PROMPT} completion|response desirable")

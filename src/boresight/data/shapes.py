@@ -46,18 +46,23 @@ def about(row: Cells) -> About:
     }
 
 
-def prompt_of(row: Cells) -> Content:
-    """The prompt: text, a transcript or messages; an instruction with its input; a system text before it."""
-    key = first_of(row, *PROMPT.split("|"))
+def asked(row: Cells, key: str, more: str | None = None) -> Content:
+    """The prompt under `key`: text, a transcript or messages; behind a text that under `more`, if there is any."""
     if not isinstance(row.get(key), str):
         if not isinstance(row.get(key), list | tuple):
             raise Bad(key, "text or a list of messages", found(row, key))
-        prompt: Content = messages(row[key], key)
-    else:
-        asked = text(row, key, blank=True)
-        if key == "instruction" and has(row, "input") and text(row, "input", blank=True):
-            asked += "\n\n" + row["input"]
-        prompt = transcripts.parse_prompt(asked) if transcripts.is_transcript(asked) else asked
+        return messages(row[key], key)
+    words = text(row, key, blank=True)
+    if more and text(row, more, blank=True):
+        words += "\n\n" + row[more]
+    return transcripts.parse_prompt(words) if transcripts.is_transcript(words) else words
+
+
+def prompt_of(row: Cells) -> Content:
+    """The prompt: text, a transcript or messages; an instruction with its input; a system text before it."""
+    key = first_of(row, *PROMPT.split("|"))
+    more = "input" if key == "instruction" and isinstance(row.get(key), str) and has(row, "input") else None
+    prompt = asked(row, key, more)
     if isinstance(row.get("system"), str) and row["system"].strip():
         turns = (Message("user", prompt),) if isinstance(prompt, str) else prompt
         prompt = (Message("system", text(row, "system")), *turns)
@@ -83,9 +88,17 @@ def answered(row: Cells, key: str) -> tuple[Content, Content]:
     return prompt, content_of(_unspaced(row, row[key]), key)
 
 
-def _unspaced(row: Cells, value: Any) -> Any:
+def answer_to(row: Cells, asked_under: str, key: str) -> tuple[Content, Content]:
+    """The prompt under one key and the response under another."""
+    prompt = asked(row, asked_under)
+    if not has(row, key):
+        raise Bad(key, "a response", found(row, key))
+    return prompt, content_of(_unspaced(row, row[key], asked_under), key)
+
+
+def _unspaced(row: Cells, value: Any, asked_under: str | None = None) -> Any:
     """After a prompt that ends in "Assistant:" a text begins with the separating space, which is not its own."""
-    prompt = row.get(first_of(row, *PROMPT.split("|")))
+    prompt = row.get(asked_under or first_of(row, *PROMPT.split("|")))
     waits = isinstance(prompt, str) and transcripts.is_transcript(prompt) and prompt.endswith("\n\nAssistant:")
     return value.removeprefix(" ") if waits and isinstance(value, str) else value
 
