@@ -26,7 +26,7 @@ def outcomes(
     found = []
     for seed in seeds:
         world = TabularWorld.random(PROMPTS, RESPONSES, seed)
-        rng = torch.Generator().manual_seed(seed)
+        rng = torch.Generator().manual_seed(10_000 + seed)
         both = torch.multinomial(world.reference.exp(), 2, generator=rng)
         chosen, rejected = both.gather(1, world.reward.gather(1, both).argsort(1, descending=True)).unbind(1)
         prompt = torch.arange(PROMPTS)

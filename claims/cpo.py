@@ -23,7 +23,7 @@ def outcomes(
     for seed in seeds:
         world = TabularWorld.random(PROMPTS, RESPONSES, seed)
         drawn = world.sample_pairs(pairs, [seed])
-        rng = torch.Generator().manual_seed(seed)
+        rng = torch.Generator().manual_seed(10_000 + seed)
         features = torch.randn(PROMPTS, RESPONSES, width, generator=rng, dtype=torch.float64)
         features = torch.cat([features, world.reward[..., None]], 2)
         policy = world.policy(1)

@@ -40,7 +40,7 @@ def outcomes(
 
 def features(seed: int, similar: float) -> Tensor:
     """(prompts, responses, width): normal, with the cosine `similar` between responses to one prompt on average."""
-    rng = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(10_000 + seed)
     common = torch.randn(PROMPTS, 1, WIDTH, generator=rng, dtype=torch.float64)
     own = torch.randn(PROMPTS, RESPONSES, WIDTH, generator=rng, dtype=torch.float64)
     return similar**0.5 * common + (1 - similar) ** 0.5 * own

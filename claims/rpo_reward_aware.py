@@ -22,7 +22,7 @@ def outcomes(distance: str, seeds: Sequence[int], *, pairs: int, noise: float, s
     for seed in seeds:
         world = TabularWorld.random(PROMPTS, RESPONSES, seed)
         drawn = world.sample_pairs(pairs, [seed], certainty=float("inf"))
-        rng = torch.Generator().manual_seed(seed)
+        rng = torch.Generator().manual_seed(10_000 + seed)
         scores = [
             world.reward[drawn.prompt, side] + noise * torch.randn(side.shape, generator=rng, dtype=torch.float64)
             for side in (drawn.chosen, drawn.rejected)
