@@ -83,6 +83,9 @@ def bco_unpaired(
     its prompt +- leniency). 1000 responses to 30 prompts, written by a model whose logits are the reference's plus
     normal noise of standard deviation `off`; beta 1, 150 steps. The weights come from prompt embeddings that tell
     lenient from strict with noise. Accuracy is over all pairs of the 30 other prompts.
+
+    It is the weights that do it; the shift alone changes nothing that could be measured (0.748 against 0.754 without
+    either). Nothing is won where lenient and strict prompts are judged alike (leniency 0: -0.001 +- 0.015).
     """
     found = compared(arm, seeds, (True, True), (False, False), leniency=leniency, number=number, off=off)
     return {"held-out accuracy": found}

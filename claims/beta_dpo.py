@@ -40,6 +40,9 @@ def beta_dpo(
     2 (so gaps of pairs vary widely), a random reference, 1200 Bradley-Terry pairs, 30% turned over. Both methods are
     trained for 150 steps with batches of 64 at beta 0.1, 0.3, 1 and 3; the outcomes are the policy's exact expected
     true reward, its mean over the four betas, and how far that mean lies below the best of the four.
+
+    It is the filter that does it: without dynamic beta (a = 0) the mean is as much above DPO's (0.039 +- 0.021, against
+    0.040 +- 0.020), and without the filter (rho = 1) nothing is left of it (0.000 +- 0.001).
     """
     mean, lost = [], []
     for seed in seeds:
