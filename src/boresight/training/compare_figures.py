@@ -200,54 +200,48 @@ def differences(chosen: Mapping[str, Sequence[One]], baseline: str, keep: Keep |
 def sentences(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """One sentence for each arm: in what it differs from the baseline after Holm's correction, and in what it does not.
 
-    "Not told apart" is said of what the data cannot tell apart; the interval says how far it may lie.
+    "Not told apart" is said of what the data cannot tell apart; the intervals say how far it may lie.
     """
     made = []
     for label in dict.fromkeys(d["arm"] for d in found):
         mine = {d["figure"]: d for d in found if d["arm"] == label}
         baseline = next(iter(mine.values()))["baseline"]
         apart = [_apart(d) for key in STATED if (d := mine.get(key)) and d["different"]]
-        alike = [_alike(d) for key in STATED if (d := mine.get(key)) and not d["different"]]
-        said = "; ".join(apart) if apart else "nothing is told apart"
-        more = f"; not told apart: {', '.join(alike)}" if alike and apart else ""
-        only = f" ({', '.join(alike)})" if alike and not apart else ""
-        made.append({"arm": label, "baseline": baseline, "words": f"{label} against {baseline}: {said}{only}{more}."})
+        alike = [ALIKE.get(key, KIND[key].title) for key in STATED if key in mine and not mine[key]["different"]]
+        if alike:
+            apart.append(f"not told apart in {_listed(alike)}")
+        made.append({"arm": label, "baseline": baseline, "words": f"{label} against {baseline}: {'; '.join(apart)}."})
     return made
 
 
+ALIKE = {"kl": "KL", "length": "length", "chosen_gain": "likelihood of the chosen"}
+
+
+def _listed(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
 def _apart(d: Mapping[str, Any]) -> str:
-    key, value = d["figure"], d["value"]
-    shown = _shown(d)
+    key, more = d["figure"], d["value"] > 0
+    by = _by(d)
     if key == "length":
-        return f"samples {abs(value):.0%} {'longer' if value > 0 else 'shorter'} {_bracket(d, 100, '{:.0f}')}"
+        return f"samples {by} {'longer' if more else 'shorter'}"
     if key == "kl":
-        return f"{'further from' if value > 0 else 'nearer to'} the reference {shown}"
+        return f"{by} nats {'further from' if more else 'nearer to'} the reference"
     if key == "chosen_gain":
-        return f"chosen responses {'more' if value > 0 else 'less'} likely {shown}"
-    return f"{KIND[key].title} {'higher' if value > 0 else 'lower'} {shown}"
+        return f"chosen responses {by} nats {'more' if more else 'less'} likely"
+    return f"{KIND[key].title} {'higher' if more else 'lower'} by {by}"
 
 
-def _alike(d: Mapping[str, Any]) -> str:
-    title = {"kl": "KL", "chosen_gain": "likelihood of the chosen"}.get(d["figure"], KIND[d["figure"]].title)
-    return f"{title} {_shown(d)}" if d["figure"] != "length" else f"length {100 * d['value']:+.0f}% {_percent(d)}"
-
-
-def _shown(d: Mapping[str, Any]) -> str:
-    unit = " nats" if KIND[d["figure"]].unit == "nats" else ""
-    return f"{d['value']:+.3g} {_bracket(d, 1, '{:+.2g}')}{unit}"
-
-
-def _percent(d: Mapping[str, Any]) -> str:
-    return _bracket(d, 100, "{:+.0f}")
-
-
-def _bracket(d: Mapping[str, Any], times: float, form: str) -> str:
+def _by(d: Mapping[str, Any]) -> str:
+    """How large a difference is, with its interval in the same direction: `0.093 [0.069, 0.116]`, `12% [8, 16]`."""
+    sign, percent = (1 if d["value"] > 0 else -1), d["figure"] == "length"
+    times, form = (100 * sign, "{:.0f}") if percent else (sign, "{:.2f}" if d["figure"] == "kl" else "{:.3f}")
+    shown = form.format(d["value"] * times) + "%" * percent
     if d["low"] is None:
-        return "[no interval]"
-    low, high = d["low"] * times, d["high"] * times
-    if form == "{:.0f}":  # of a length that is told as longer or shorter
-        low, high = sorted((abs(low), abs(high))) if low * high > 0 else (low, high)
-    return f"[{form.format(low)}, {form.format(high)}]"
+        return shown
+    low, high = sorted((d["low"] * times, d["high"] * times))
+    return f"{shown} [{form.format(low)}, {form.format(high)}]"
 
 
 def frontier(points: Mapping[str, tuple[float, float]]) -> list[str]:
