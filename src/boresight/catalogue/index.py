@@ -77,7 +77,7 @@ def describe(method: Objective) -> dict[str, Any]:
 
     kind = BATCHES[method.takes]
     # Annotations are kept as text by the interpreter and shown in quotes; a reader wants the bare names.
-    signature = re.sub(r"'([\w.]+)'", r"\1", str(inspect.signature(method.function)))
+    signature = re.sub(r"(: |-> )'([\w.]+)'", r"\1\2", str(inspect.signature(method.function)))
     data = "labelled.jsonl" if "labels" in method.needs else _DATA.get(kind, "data.jsonl")
     options = "".join(f" {h.name}={h.default}" for h in list(method.hyperparameters.values())[:1])
     return {
@@ -147,8 +147,8 @@ def _entry(id: str) -> Entry:
     from boresight.objectives import objectives
 
     row, method = rows()[id], objectives().get(id)
-    recipe = None if method else recipes().get(id)
-    trains_by = objectives().get(recipe_method(recipe)) if recipe else method
+    recipe = recipes().get(id)
+    trains_by = method or (objectives().get(recipe_method(recipe)) if recipe else None)
     if method is not None or recipe is not None:
         state = "implemented" if trains_by is not None and runs(trains_by) else "does not run"
     else:

@@ -35,15 +35,16 @@ def tiny_batch(takes: type, heads: Any = None) -> Any:
 
     def listed(policy: LogProbs, grades: bool, given: Given | None = None) -> ListLogProbs:
         owner, graded = torch.tensor([0, 0, 1, 1]), torch.tensor([1.0, 0.0, 0.0, 1.0]) if grades else None
-        return ListLogProbs(policy, policy, list_of=owner, count=2, grades=graded, given=given)
+        return ListLogProbs(policy, apart, list_of=owner, count=2, grades=graded, given=given)
 
     a, b = responses([-1.0, -0.5], [-2.0]), responses([-1.2], [-0.7, -1.1, -0.6])
     near, far = responses([-1.2, -0.9], [-1.7]), responses([-1.1], [-0.9, -1.0, -0.4])
     four = responses([-1.0, -0.5], [-2.0], [-1.2], [-0.7, -1.1, -0.6])
+    apart = responses([-1.2, -0.9], [-1.7], [-1.1], [-0.9, -1.0, -0.4])
     sides: dict[type, tuple[Any, Any]] = {
         PairLogProbs: (PairSide(a, b), PairSide(near, far)),
         ResponseLogProbs: (a, near),
-        ListLogProbs: (four, four),
+        ListLogProbs: (four, apart),
     }
     count = 2 if takes is ResponseLogProbs else 4
     given = Given(

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from boresight.catalogue.shipped import recipes as shipped
 from boresight.errors import InputError
 from boresight.training.extra import REFERRED
 from boresight.training.method import find_objective
@@ -36,8 +37,11 @@ def split(source: Any, options: Mapping[str, Any]) -> tuple[dict[str, Any], list
     """
     if isinstance(source, Recipe):
         return {}, []
+    options = {k.replace("-", "_"): v for k, v in options.items()}
+    if source is None and options.get("method") in shipped():
+        source = shipped()[options.pop("method")]  # a recipe that comes with the package; it says what it trains by
     base = read_recipe(Path(source)) if isinstance(source, str | Path) else dict(source or {})
-    words = base | {k.replace("-", "_"): v for k, v in options.items()}
+    words = base | options
     stages = words.pop("stages", None)
     if stages is None:
         return words, []

@@ -77,7 +77,7 @@ def train(
     if several:
         done: Run = stages.run_all(words, several, train, resume=resume, quiet=quiet, brief=brief)
         return done
-    settled = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe, **options)
+    settled = recipe if isinstance(recipe, Recipe) else Recipe.read(words)
     check_names(_names(settled.trackers))
     reporter = Reporter(quiet=quiet or not is_main())
     path = Path(settled.out)
