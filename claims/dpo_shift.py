@@ -75,8 +75,8 @@ def displacement(
 @claim(
     "dpo-shift",
     part="shift",
-    says="f < 1 ends with a higher chosen log-prob than DPO, at a smaller margin and nearly the same accuracy",
-    expects=(more("chosen log-prob"), less("margin"), same("accuracy", within=0.05)),
+    says="f < 1 ends with a higher chosen log-prob than DPO, at a smaller margin",
+    expects=(more("chosen log-prob"), less("margin")),
     treatment="dpo-shift f=0.75",
     baseline="dpo",
     sweep={"f": (0.25, 0.5, 0.75, 0.95)} | SWEEP,
@@ -91,10 +91,38 @@ def shift(
     steps: int = 200,
     beta: float = 0.1,
 ) -> Mapping[str, Any]:
+    """The world of `dpo-shift/displacement`."""
+    found = outcomes(f if arm == "treatment" else 1.0, seeds, similar=similar, pairs=pairs, steps=steps, beta=beta)
+    return {name: found[name] for name in ("chosen log-prob", "margin")}
+
+
+@claim(
+    "dpo-shift",
+    part="accuracy",
+    says="... and at nearly the same accuracy",
+    expects=(same("accuracy", within=0.05), less("accuracy")),
+    treatment="dpo-shift f=0.75",
+    baseline="dpo",
+    sweep={"f": (0.25, 0.5, 0.75, 0.95)} | SWEEP,
+)
+def accuracy(
+    arm: Arm,
+    seeds: Sequence[int],
+    *,
+    f: float = 0.75,
+    similar: float = 0.9,
+    pairs: int = 60,
+    steps: int = 200,
+    beta: float = 0.1,
+) -> Mapping[str, Any]:
     """The world of `dpo-shift/displacement`. Accuracy is the share of the training pairs whose log-ratios stand in the
-    order of true reward; "nearly" is within 5 points.
+    order of true reward; the paper has it fall slightly: it should be lower, and by less than 5 points.
+
+    Not shown: it is higher than DPO's, by 1 to 3 points at f = 0.75 in two drawings of the features. The weights are
+    too few to fit every label, a fifth of which is wrong, and a policy that moves less follows the wrong ones less.
     """
-    return outcomes(f if arm == "treatment" else 1.0, seeds, similar=similar, pairs=pairs, steps=steps, beta=beta)
+    found = outcomes(f if arm == "treatment" else 1.0, seeds, similar=similar, pairs=pairs, steps=steps, beta=beta)
+    return {"accuracy": found["accuracy"]}
 
 
 @claim(
