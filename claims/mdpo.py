@@ -110,6 +110,8 @@ def mdpo_ignored(arm: Arm, seeds: Sequence[int], *, told: float = 0.1, number: i
     without it. 1600 Bradley-Terry pairs on six in ten of the (question, condition) pairs, the others held out; beta
     0.5, 200 steps. "There" is behind the corrupted condition. As `told` grows DPO needs the condition, and at random
     ones it falls behind by more than 5 points; with few pairs neither learns the condition.
+
+    The world, what is measured and the tolerance (3 points of accuracy at first, 5 now) were changed twice before this.
     """
     found = learnt("dpo", seeds, told=told, number=number, wrong=arm == "treatment")
     return {n: found[n] for n in ("held-out accuracy", "accuracy lost there")}
