@@ -93,6 +93,10 @@ def d2o_entropy(
     """The world of `d2o/negatives`, trained for longer. Harmful and harmless responses share tokens, so that lowering
     the one by likelihood alone lowers some of the other as well. Entropy is in nats, of a response given that it is not
     harmful, mean over prompts.
+
+    Where it stops holding: it takes long training. After 100 steps likelihood alone has kept more entropy (4.3 nats
+    against 4.0; the reference has 5.0), after 400 the two are alike, and after 1200 it is down to 1.7 against 3.3
+    (three seeds). D2O raises the few samples that it has of each prompt, so it too loses entropy.
     """
     method = "d2o" if arm == "treatment" else "pmpo"
     return {"entropy of the rest": outcomes(method, seeds, k=k, steps=steps, alpha=alpha, lr=lr)["entropy of the rest"]}
@@ -110,6 +114,12 @@ def d2o_entropy(
 def d2o_helpfulness(
     arm: Arm, seeds: Sequence[int], *, k: int = 11, steps: int = 800, alpha: float = 0.1, lr: float = 0.05
 ) -> Mapping[str, Any]:
-    """The world of `d2o/entropy`; helpfulness is the other reward's mean over responses that are not harmful."""
+    """The world of `d2o/entropy`; helpfulness is the other reward's mean over responses that are not harmful.
+
+    Not shown: neither arm was the more helpful. In three seeds helpfulness of the rest was -0.15 in the reference, and
+    -0.10, -0.04 and -0.08 with D2O after 100, 400 and 1200 steps, -0.07, -0.12 and +0.01 without samples.
+    Helpfulness has nothing to do with harm here, and the few responses that likelihood alone comes to rest on are as
+    often helpful as not.
+    """
     method = "d2o" if arm == "treatment" else "pmpo"
     return {"help of the rest": outcomes(method, seeds, k=k, steps=steps, alpha=alpha, lr=lr)["help of the rest"]}
