@@ -53,10 +53,10 @@ def robust_2d_dpo_noise(arm: Arm, seeds: Sequence[int], *, noise: float = 1.0, s
     what its tokens earn, plus normal noise of standard deviation `noise`, cut to the range 0 to 4. True reward is
     exact, of the policy's own responses; the reference has 0 on average. 150 steps of Adam at 0.02, beta 0.1.
 
-    Not shown: the penalty lowers the reward, by 0.05 at noise 1 and 0.2 at noise 2. It shrinks every segment's
-    log-ratio, whatever its score, and at equal steps that costs more than the noise does: scores weigh segments whose
-    order the pair has already told. The bound on the mean loss over the noise holds (tests), which is what it promises.
-    The paper's own equation for score noise was not found, and may do better.
+    Not shown: the penalty lowers the reward, by 0.05 at noise 1 and 0.2 at noise 2. It shrinks every segment's log-
+    ratio, whatever its score, and at equal steps that costs more than the noise does. The bound on the mean loss
+    over the noise holds (tests), which is what it promises. The paper's own equation for score noise was not found,
+    and may do better.
     """
     sigma = noise if arm == "treatment" else 0.0
     return reward("robust-2d-dpo", seeds, noise=noise, steps=steps, lr=0.02, sigma=sigma)

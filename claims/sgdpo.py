@@ -104,9 +104,9 @@ def sgdpo_reward(arm: Arm, seeds: Sequence[int], *, beta: float = 0.1, steps: in
     has the same beta and steps. 150 steps of Adam at 0.02.
 
     Not shown: the interval holds 0, within +-0.02. The pilots only change how steep each half of the loss is, and Adam
-    takes most of that away. With plain gradient descent at DPO's own rate (10, beta 0.5 or 1, 100 steps) every pair of
-    ratios tried, of 0.2 and 1, ends below DPO: each half lets the gradient into one side only, so that its steps are
-    half as large.
+    rescales its steps. With plain gradient descent at DPO's own rate (10, beta 0.5 or 1, 100 steps) every pair of
+    ratios tried, of 0.2 and 1, ends below DPO: each half lets the gradient into one side only, so that its steps
+    are half as large.
     """
     if arm == "baseline":
         return {"true reward": [reward("dpo", seed, steps=steps, beta=beta) for seed in seeds]}

@@ -64,9 +64,9 @@ def spo_preference_degree(
     previous token, which are trained too: that is where the degree's classifier and the policy meet. 150 steps of Adam
     at 0.02, beta 0.1. Measured is Spearman's correlation over 400 other responses of the reference.
 
-    Not shown: with gamma 0.1 the difference is within +-0.08 of 0 (first four worlds). In this world policy and
-    classifier meet only in the features, and binary pairs tell about key tokens what the degrees tell. Other values of
-    gamma, steps and width were not tried.
+    Not shown: with gamma 0.1 the difference is within +-0.05 of 0. Perhaps binary pairs tell of key tokens what the
+    degrees tell, in a world where policy and classifier meet only in the features. Other values of gamma, steps and
+    width were not tried.
     """
     found = []
     for seed in seeds:
