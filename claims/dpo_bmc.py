@@ -69,6 +69,9 @@ def dpo_bmc_bridged(
     the second response is the first with `edits` tokens at decisive places exchanged, which is what the paper's editor
     does; for the baseline it is drawn afresh. Accuracy is that of the implicit reward on 1000 held-out pairs of
     independently drawn responses, judged by true reward; drift is the KL of the next token at places that earn nothing.
+
+    The gain in accuracy is small: with 8 worlds it was +0.02 with an interval that held 0, at 1 and 2 edits, 50 and 150
+    steps, 100 and 400 pairs alike, so that 24 worlds are taken here. The drift is lower in every one of these.
     """
     names = ("held-out accuracy", "drift of shared tokens")
     if arm == "treatment":

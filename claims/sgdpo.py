@@ -55,6 +55,8 @@ def sgdpo_rejected(
     Log-probs are means over the training pairs, in nats a response. The second outcome is how much more the rejected
     log-prob moved from the baseline than the chosen one did, |change of the rejected| - |change of the chosen|; it is 0
     for the baseline.
+
+    Where it stops holding: with Adam at 0.02, beta 0.1 and 150 steps a smaller r1 is not told from none.
     """
     return _moves(arm, seeds, "rejected", chosen_ratio=ratio, beta=beta, optimizer=optimizer)
 
@@ -71,7 +73,11 @@ def sgdpo_rejected(
 def sgdpo_chosen(
     arm: Arm, seeds: Sequence[int], *, ratio: float = 0.2, beta: float = 0.5, optimizer: str = "sgd"
 ) -> Mapping[str, Any]:
-    """The same with chosen_ratio 1 in both arms, and the sides turned over."""
+    """The same with chosen_ratio 1 in both arms, and the sides turned over.
+
+    Where it stops holding: with Adam at 0.02, beta 0.1 and 150 steps the chosen rise (by 0.9 nats), but the rejected
+    rise with them, and further.
+    """
     return _moves(arm, seeds, "chosen", rejected_ratio=ratio, beta=beta, optimizer=optimizer)
 
 
