@@ -59,8 +59,8 @@ DPO = {"beta_chosen": 0.1, "beta_rejected": 0.1}
 @claim(
     "3d-properties",
     part="dpo",
-    says="DPO drives the rejected probability towards 0, lowers the chosen one and raises that of unseen responses",
-    expects=(less("rejected probability"), less("chosen log-prob"), more("unseen mass")),
+    says="DPO drives the rejected probability towards 0 and lowers the chosen log-prob",
+    expects=(less("rejected probability"), less("chosen log-prob")),
     treatment="dpo",
     baseline="the reference",
     sweep=SWEEP,
@@ -74,11 +74,32 @@ def dpo(
     plus 16 weights times features, shared by all prompts; features of responses to one prompt have cosine 0.9 on
     average. Adam, 200 steps at 0.05, beta 0.1 on both sides.
 
-    It is the sharing that does it. The rejected probability falls first, in 20 steps; the chosen log-prob falls
-    and the unseen mass rises later, from 60 steps on. With 32 weights or more, which is more than there are pairs, the
-    unseen mass no longer rises for certain, and with 64 it does not rise; the chosen log-prob falls all the same.
+    It is the sharing that does it. The rejected probability falls first, in 20 steps; the chosen log-prob falls later,
+    from 60 steps on.
     """
-    return outcomes(DPO if arm == "treatment" else None, seeds, width=width, similar=similar, steps=steps)
+    found = outcomes(DPO if arm == "treatment" else None, seeds, width=width, similar=similar, steps=steps)
+    return {name: found[name] for name in ("rejected probability", "chosen log-prob")}
+
+
+@claim(
+    "3d-properties",
+    part="unseen",
+    says="In the end DPO raises the probability of responses that are in no pair",
+    expects=more("unseen mass"),
+    treatment="dpo",
+    baseline="the reference",
+    sweep=SWEEP,
+    seeds=16,
+)
+def unseen(
+    arm: Arm, seeds: Sequence[int], *, width: int = 16, similar: float = 0.9, steps: int = 600
+) -> Mapping[str, Any]:
+    """The world of `3d-properties/dpo`, with 600 steps and 16 seeds: this comes last. After 200 steps it held for one
+    drawing of features and pairs and was undecided for another. With more weights than there are pairs (64) it did not
+    hold: then less is shared.
+    """
+    found = outcomes(DPO if arm == "treatment" else None, seeds, width=width, similar=similar, steps=steps)
+    return {"unseen mass": found["unseen mass"]}
 
 
 @claim(

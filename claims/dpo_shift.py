@@ -119,7 +119,7 @@ def accuracy(
     order of true reward; the paper has it fall slightly: it should be lower, and by less than 5 points.
 
     Not shown: it is higher than DPO's, by 1 to 3 points at f = 0.75 in two drawings of the features. The weights are
-    too few to fit every label, a fifth of which is wrong, and a policy that moves less follows the wrong ones less.
+    too few to fit every label, some of which are wrong, and a policy that moves less follows the wrong ones less.
     """
     found = outcomes(f if arm == "treatment" else 1.0, seeds, similar=similar, pairs=pairs, steps=steps, beta=beta)
     return {"accuracy": found["accuracy"]}
