@@ -48,7 +48,8 @@ def aft_detached_likelihood(
     """Chains of 6 tokens over a vocabulary of 5, six prompts, one random reference, other data for each seed; a chain
     is right if its tokens add up to the prompt's number modulo 5, so that right and wrong chains share most of their
     tokens, and about a fifth is right at the start. 20 lists of k chains of the reference, k = 6. The log-prob, per
-    token, is that of right chains of 100 other lists.
+    token, is that of right chains of 100 other lists. Likelihood and accuracy were one claim at first, and with either
+    constraint it did not hold.
     """
     constraint = "detached" if arm == "treatment" else "none"
     found = outcomes(constraint, seeds, k=k, sft=sft, steps=steps, lr=lr)

@@ -80,7 +80,7 @@ def gradient_entanglement_condition(seeds: Sequence[int], *, altered: bool) -> l
     which way both log-probs will go; then one small step of plain gradient descent on DPO's loss is made, and the
     residual is the share of these predictions that came out with the other sign. Predictions nearer to a tie than 1% of
     |g_chosen|^2 + |g_rejected|^2 are left out: there a step of finite size, in a model whose norms are computed in
-    fp32, decides.
+    fp32, decides. A first run, without that margin and with a tenth of the step, had one prediction of 24 wrong.
     """
     found = []
     for seed in seeds:
