@@ -57,7 +57,8 @@ def lipo_best_worst(
 
     Where it stops holding: with lists of two both see the same. At the paper's beta of 0.05, where rewards of this
     scale ask for log-ratios of 20 and more, 100 steps of a table decide nothing (+0.02 +/- 0.04), and 300 favour
-    neither (-0.07 +/- 0.09); the larger beta, and the noisier the scores, the more the whole list is worth. The beta here was chosen after that.
+    neither (-0.07 +/- 0.09); the larger beta, and the noisier the scores, the more the whole list is worth.
+    The beta here was chosen after that.
     """
     which = None if arm == "treatment" else "best-worst"
     return outcome(which, seeds, k=k, noise=noise, beta=beta, steps=steps)

@@ -101,8 +101,8 @@ def rank_dpo(
     arms have the same lists, beta and steps; true reward is the mean over 2000 sampled images.
 
     Where it stops holding: with noise of 1 in the grades the difference is small (+0.02 +/- 0.06), and at beta 3 it is
-    turned round (-0.08 +/- 0.04); at beta 0.3 it stands (+0.09 +/- 0.08). The noise of 0 was chosen after six settings had
-    been looked at, of which the first, with noise 1, was undecided.
+    turned round (-0.08 +/- 0.04); at beta 0.3 it stands (+0.09 +/- 0.08). The noise of 0 was
+    chosen after six settings had been looked at, of which the first, with noise 1, was undecided.
     """
     method, found = "rankdpo" if arm == "treatment" else "dpo", []
     for seed in seeds:

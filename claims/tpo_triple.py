@@ -62,8 +62,8 @@ def tpo_gold(
     noise; DPO has the best and the worst of each. Gold log-prob is that of the best of other lists, in nats a response.
 
     Where it stops holding: with alpha = 0, without the likelihood, DPO's is higher (by 0.6 nats); and with exact scores
-    (noise = 0), where the best of a prompt's lists is mostly the same, the two are alike. Gold log-prob and accuracy were
-    one claim at first, which was undecided.
+    (noise = 0), where the best of a prompt's lists is mostly the same, the two are alike. Gold log-prob and
+    accuracy were one claim at first, which was undecided.
     """
     method = "tpo-triple" if arm == "treatment" else "dpo"
     found = outcomes(method, seeds, alpha=alpha, beta=beta, noise=noise, steps=steps)
