@@ -52,4 +52,5 @@ def write_everything(path: Path, count: int = 24, seed: int = 0) -> Path:
 
 def words_for(known: Objective, base: Any) -> dict[str, Any]:
     """What a run of this method has to be told beyond model and data."""
-    return {"references": f"{base},start"} if "references" in known.needs else {}
+    words = {"references": f"{base},start"} if "references" in known.needs else {}
+    return words | ({"adapter": "lora", "lora_rank": 2} if "twin" in known.needs else {})

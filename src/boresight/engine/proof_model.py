@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -134,12 +134,17 @@ def _as_saved(model: Any, names: list[str], saved: Any) -> Line:
     )
 
 
-def trainable_line(model: Any, optimizer_parameters: Iterable[nn.Parameter], adapted: bool) -> Line:
-    """What is declared trainable is: all weights, or all of the adapter and nothing else; and the optimizer has it."""
+def trainable_line(
+    model: Any, optimizer_parameters: Iterable[nn.Parameter], adapted: bool, beside: Sequence[str] = ()
+) -> Line:
+    """What is declared trainable is: all weights, or all of the adapter and nothing else; and the optimizer has it.
+
+    beside: names of further adapters that are trained.
+    """
     named = dict(model.named_parameters())
     declared = set(named)
     if adapted:
-        own = {id(t) for name in active_adapters(model) for t in adapter_tensors(model, name).values()}
+        own = {id(t) for name in (*active_adapters(model), *beside) for t in adapter_tensors(model, name).values()}
         declared = {name for name, p in named.items() if id(p) in own}
     declared -= never_trained(model)
     trainable = {name for name, p in named.items() if p.requires_grad}

@@ -15,6 +15,7 @@ from boresight.engine.reference import Reference
 from boresight.engine.store import ReferenceStore
 from boresight.errors import InputError
 from boresight.objectives import Objective
+from boresight.training import twin
 from boresight.training.drawn import embeddings, with_samples
 from boresight.training.load import Loaded
 from boresight.training.recipe import Recipe
@@ -31,6 +32,7 @@ REFERRED = frozenset({"reference", "samples", "embedding", "token_kl", "referenc
 
 def check(recipe: Recipe, objective: Objective, *, divided: bool) -> None:
     """Raise InputError for options that the objective has no use for, or lacks, and for what cannot be split."""
+    twin.check(recipe, objective, divided=divided)
     wants = "references" in objective.needs
     if wants and not recipe.references:
         raise InputError(

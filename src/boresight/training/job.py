@@ -26,7 +26,7 @@ from boresight.engine.scores import ResponseScores, scores
 from boresight.engine.store import ReferenceStore
 from boresight.errors import InputError
 from boresight.objectives import LogProbs, Objective, PairScores
-from boresight.training import extra, live
+from boresight.training import extra, live, twin
 from boresight.training.ahead import Ahead
 from boresight.training.batches import Batch, Context, assemble, own, places, sampled
 from boresight.training.distributed import equalise, exchange, launched_split, split, together
@@ -406,8 +406,9 @@ def prepare(
         if recipe.adapter != "none":
             model.enable_input_require_grads()
     trained = [p for p in (*model.parameters(), *heads.parameters()) if p.requires_grad]
+    slow = twin.beside(objective, recipe.hyperparameters(), model, module, accelerator, loaded.pad_id, checkpoint)
     optimizer = torch.optim.AdamW(
-        trained,
+        [{"params": trained}, *([slow.group()] if slow is not None else [])],
         lr=recipe.peak_lr,
         weight_decay=recipe.weight_decay,
         betas=(0.9, 0.999),
@@ -446,6 +447,7 @@ def prepare(
         others=others,
         embedding=embedding,
         live=beside,
+        twin=slow,
         heads=heads,
         state={name: torch.tensor(value, dtype=torch.float64) for name, value in objective.state.items()},
     )

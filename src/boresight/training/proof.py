@@ -29,6 +29,7 @@ from boresight.engine.proof_model import (
 from boresight.engine.proof_paths import path_lines
 from boresight.engine.proof_texts import text_lines, texts
 from boresight.errors import RunError
+from boresight.training import twin
 from boresight.training.batches import Context, row_options
 from boresight.training.distributed import exchange
 from boresight.training.job import Job
@@ -150,7 +151,8 @@ def _lines(job: Job, step: int, used: list[Bench]) -> Iterator[Line]:
     yield _reference_line(job, bench, step)
     context = _context(job, numbers, rows, at_once, step)
     adapted = job.recipe.adapter != "none"
-    yield trainable_line(job.model, (p for g in job.optimizer.param_groups for p in g["params"]), adapted)
+    held = (p for g in job.optimizer.param_groups for p in g["params"])
+    yield trainable_line(job.model, held, adapted, [twin.NAME] if job.twin is not None else [])
     yield from loss_lines(job, bench, rows, context, at_once)
 
 

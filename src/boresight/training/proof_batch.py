@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from boresight.data.tokens import Row, Tokens
+from boresight.engine.adapters import adapter_on
+from boresight.engine.proof import alone
 from boresight.engine.store import ReferenceStore
 from boresight.objectives import (
     Given,
@@ -19,6 +21,7 @@ from boresight.objectives import (
     PairSide,
     ResponseLogProbs,
 )
+from boresight.training import twin
 from boresight.training.batches import Context
 from boresight.training.job import Job
 from boresight.training.known import differences, noise
@@ -77,6 +80,14 @@ def by_hand(job: Job, rows: Sequence[Row], values: Sequence[Sequence[Tensor]], c
     def whole(of: ReferenceStore | None) -> LogProbs | PairSide:
         return PairSide(stored(of, sides[0]), stored(of, sides[1])) if sided else stored(of, flat)
 
+    def slow(places: Sequence[tuple[int, int]]) -> LogProbs:
+        with adapter_on(job.model, twin.NAME):
+            for parameter in job.twin.parameters:
+                parameter.requires_grad_()
+            with job.accelerator.autocast():
+                found = alone(job.module, [rows[r].sequences[k] for r, k in places])
+        return LogProbs.from_sequences([one.to(device, dtype) for one in found])
+
     reference = whole(job.store) if "reference" in needs else None
     samples = None
     if "samples" in needs:
@@ -86,6 +97,7 @@ def by_hand(job: Job, rows: Sequence[Row], values: Sequence[Sequence[Tensor]], c
     given = Given(
         scores=moved,
         others=tuple(whole(other) for other in job.others),
+        twin=PairSide(slow(sides[0]), slow(sides[1])) if sided and job.twin is not None else None,
         samples=samples,
         statistics={n: v.to(device) for n, v in context.statistics.items()},
         state=context.state,
