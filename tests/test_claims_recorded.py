@@ -139,6 +139,19 @@ def test_what_is_recorded_is_read_back_and_added_to(folder):
     assert not list(folder.rglob(".*")), "nothing half-written is left"
 
 
+def test_a_sweep_stands_as_long_as_the_claim_comes_to_the_same(folder):
+    assert claims(folder, "dpo", "--write") == 0
+    first = recorded(folder)
+    assert first[0]["sweep"]
+    assert claims(folder, "dpo", "--write", "--no-sweep") == 0
+    assert [{**r, "seconds": 0} for r in recorded(folder)] == [{**r, "seconds": 0} for r in first]
+    changed = FAKE.replace("World(f).level * (arm", "World(f).level * 2 * (arm")
+    assert changed != FAKE
+    (folder / "fakes.py").write_text(changed)
+    assert claims(folder, "dpo", "--write", "--no-sweep") == 0
+    assert not recorded(folder)[0]["sweep"], "it was the sweep of another experiment"
+
+
 def test_what_is_done_is_recorded_when_a_run_is_broken_off(folder):
     text = FAKE.replace("return [0.1 * altered for s in seeds]", "raise KeyboardInterrupt")
     (folder / "fakes.py").write_text(text)

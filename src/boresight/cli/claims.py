@@ -19,7 +19,10 @@ def claims(
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds of each claim; its own number by default.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Claims at once; as many as processors by default.")] = None,
     smoke: Annotated[bool, typer.Option("--smoke", help="Only those that take a few seconds.")] = False,
-    sweep: Annotated[bool, typer.Option("--sweep", help="Also over the knobs that decide.")] = False,
+    sweep: Annotated[
+        bool | None,
+        typer.Option("--sweep/--no-sweep", help="Also over the knobs that decide; with --write unless said otherwise."),
+    ] = None,
     write: Annotated[bool, typer.Option("--write", help="Record verdicts, sweeps, page and pictures.")] = False,
     source: Annotated[str | None, typer.Option("--from", help="A folder of claims of your own.")] = None,
     json: Annotated[bool, typer.Option("--json", help="For machines: JSON on stdout.")] = False,
@@ -57,7 +60,7 @@ def claims(
     with output.progress("claims", len(chosen), quiet=json) as advance:
         # Each is recorded when it is done, so that what is broken off has not run for nothing.
         each = (lambda result: record([result], folder)) if write else None
-        found = run_claims(chosen, seeds=seeds, jobs=jobs, sweep=sweep or write, progress=advance, each=each)
+        found = run_claims(chosen, seeds=seeds, jobs=jobs, sweep=write if sweep is None else sweep, progress=advance, each=each)
     if json:
         output.emit_json({"claims": found, "page": str(page) if page else None})
     else:

@@ -65,7 +65,12 @@ def _write(results: Sequence[Result], folder: Path, target: Path, images: Path) 
     broken: list[InputError] = []
     declared = {c.key: c for c in load_claims(folder, broken=broken)}
     new = {r.key: r.to_dict() for r in results}
-    known = {_key(r): r for r in recorded(folder)} | new
+    before = {_key(r): r for r in recorded(folder)}
+    for key, r in new.items():
+        # A sweep that was not made again stands as long as the claim comes to the very same.
+        if not r["sweep"] and key in before and before[key]["values"] == r["values"]:
+            r["sweep"] = before[key]["sweep"]
+    known = before | new
     records = [{**r, **_words(declared.get(key))} for key, r in known.items() if broken or key in declared]
     records.sort(key=lambda r: (r["id"], r["part"]))
     _put(folder / NAME, "".join(json.dumps(r, ensure_ascii=False, allow_nan=False) + "\n" for r in records).encode())
