@@ -93,7 +93,8 @@ def lists(
     Each arm is trained at five temperatures (Adam, 150 steps at 0.1) and judged by its frontier of reward over KL up to
     0.3 nats. Mass is that of points where the higher bump exceeds 0.3 of its height. All is exact but the draws.
 
-    The arms differ in what they know too: the lists' rewards, against the order of couples (`exo/pairs`).
+    The arms differ in what they know too: the lists' rewards, against the order of couples (`exo/pairs`). The world,
+    and how the arms are judged, were made anew after a first version did not hold.
     """
     world, modes, drawn = world_of(seeds, higher, apart)
     if arm == "treatment":

@@ -60,7 +60,8 @@ def ld_dpo(
     standard deviation 0.5 at their places, the end nothing. 400 pairs from the reference, chosen with log-odds
     (difference of rewards) + 0.5 (difference of lengths). Adam, 100 steps at 0.05, beta 0.1. Mean length is exact, with
     the token that ends a response. Accuracy is the share of unbiased held-out pairs of equal length whose log-ratios
-    stand in the order of true reward; "like" is within 3 points.
+    stand in the order of true reward; "like" is within 3 points. In a first world, without shared features, it was
+    undecided.
     """
     length, accuracy = outcomes(alpha if arm == "treatment" else 1.0, seeds, length_bias=length_bias, beta=beta)
     return {"mean length": length, "accuracy at equal length": accuracy}

@@ -156,8 +156,7 @@ def with_control(held):
     """A claim whose control holds at the offsets in `held`."""
 
     def function(arm, seeds):
-        offset = seeds[0] // 1000 * 1000
-        level = 5.0 if arm == "treatment" or offset in held else 0.0
+        level = 5.0 if arm == "treatment" or seeds[0] in held else 0.0
         return {"y": [level + s % 1000 / 100 for s in seeds]}
 
     return declared(function)

@@ -60,7 +60,8 @@ def claims(
     with output.progress("claims", len(chosen), quiet=json) as advance:
         # Each is recorded when it is done, so that what is broken off has not run for nothing.
         each = (lambda result: record([result], folder)) if write else None
-        found = run_claims(chosen, seeds=seeds, jobs=jobs, sweep=write if sweep is None else sweep, progress=advance, each=each)
+        swept = write if sweep is None else sweep
+        found = run_claims(chosen, seeds=seeds, jobs=jobs, sweep=swept, progress=advance, each=each)
     if json:
         output.emit_json({"claims": found, "page": str(page) if page else None})
     else:

@@ -157,9 +157,10 @@ def _compared(one: Claim, seeds: Sequence[int], result: Result) -> Result:
     judged = _judge(one.expects, treatment, baseline)
     values = {name: {"treatment": treatment[name].tolist(), "baseline": baseline[name].tolist()} for name in baseline}
     tries: list[dict[str, Any]] = []
-    for offset in CONTROLS:
+    for offset, against in zip(CONTROLS, AGAINST, strict=True):
         other = _arm(one, "baseline", [s + offset for s in seeds])
-        found = _judge(one.expects, other, baseline)
+        beside = _arm(one, "baseline", [s + against for s in seeds]) if against else baseline
+        found = _judge(one.expects, other, beside)
         verdict = overall([j.verdict for j in found])
         tries.append({"offset": offset, "verdict": verdict, "judged": [asdict(j) for j in found]})
         held = sum(t["verdict"] == HOLDS for t in tries)

@@ -33,7 +33,8 @@ Kind = Literal["more", "less", "same", "identity"]
 
 HOLDS, FAILS, UNDECIDED, BROKEN = "holds", "does not hold", "undecided", "broken"
 CONTROLS = (1000, 2000, 3000)
-"""What is added to the seeds for the control, and where it holds for its two repetitions."""
+AGAINST = (0, 2500, 3500)
+"""What is added to the seeds for the control, and where it holds for its two repetitions; on either side."""
 
 HOW = """\
 A claim is run once as the *treatment* and once as the *baseline* for each of its seeds (8 where nothing else is said).
@@ -44,9 +45,9 @@ bounds, and does not hold where it lies wholly outside. A claim *holds* if all i
 anything it expects does not, and is *undecided* otherwise.
 
 The *control* puts the baseline in the treatment's place, with other seeds (seed + 1000), so that there is nothing to be
-found; it must not come out as "holds". As one such interval in forty errs, a control that holds is repeated with
-seed + 2000 and seed + 3000, and counts as holding if two of the three do. A claim whose control holds is *broken*: its
-experiment finds differences where there are none.
+found; it must not come out as "holds". As one such interval in forty errs, a control that holds is repeated twice with
+fresh seeds on both sides (seed + 2000 against seed + 2500, seed + 3000 against seed + 3500), and counts as holding if
+two of the three do. A claim whose control holds is *broken*: its experiment finds differences where there are none.
 
 An *identity* states a tolerance instead. It holds if the largest residual of all seeds is within it; its control is a
 copy that was altered on purpose (a wrong sign, a missing term), which must exceed it, or else the claim is broken.
