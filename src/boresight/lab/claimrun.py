@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from boresight.lab.claims import BROKEN, CONTROLS, HOLDS, Claim, Expectation, difference, overall
+from boresight.lab.claims import AGAINST, BROKEN, CONTROLS, HOLDS, Claim, Expectation, difference, overall
 from boresight.stats import Interval
 
 if TYPE_CHECKING:
