@@ -92,8 +92,10 @@ def ofs_combined(arm: Arm, seeds: Sequence[int], *, conflict: float = 0.3, pairs
     adapter for each domain from the first model; the sum's two coefficients are those at which DPO's loss is least on
     a memory of 40 further pairs of each domain (how the paper fits them was not found). DPO in sequence goes on from
     the first domain, with the first model as its reference, and has no memory. Accuracy is the share of all couples
-    ordered as that domain's reward does. That part of it is due to the memory and the sum, and not to the chase,
-    `ofs-dpo/chase` says.
+    ordered as that domain's reward does. `ofs-dpo/chase` tells what of this is due to the chase.
+
+    Where it stops holding: at a conflict of 0.95, where no adapter serves both, neither difference is told from none
+    (0.20 +- 0.24 on the first, 0.01 +- 0.02 on the mean); with tastes that agree (-0.5) it stands.
     """
     return outcomes(
         "ofs-dpo" if arm == "treatment" else "in sequence", seeds, conflict=conflict, pairs=pairs, alpha=0.1
@@ -113,6 +115,9 @@ def ofs_combined(arm: Arm, seeds: Sequence[int], *, conflict: float = 0.3, pairs
 def ofs_chase(arm: Arm, seeds: Sequence[int], *, alpha: float = 0.1, pairs: int = 400) -> Mapping[str, Any]:
     """The world of `ofs-dpo/combined`; both arms add up an adapter for each domain with coefficients from the memory,
     so that only the chase of fast and slow is between them.
+
+    Not shown: that the chase itself helps. At alpha = 0.1 the difference is a twentieth of a point, and not told from
+    none; nor at 0.3, 1 and 3, with 400 pairs or with 100 (all within 0.2 points of none, the intervals 0.1 to 0.3).
     """
     found = outcomes("ofs-dpo" if arm == "treatment" else "dpo", seeds, conflict=0.3, pairs=pairs, alpha=alpha)
     return {"mean accuracy on both": found["mean accuracy on both"]}
