@@ -157,7 +157,7 @@ def with_control(held):
 
     def function(arm, seeds):
         level = 5.0 if arm == "treatment" or seeds[0] in held else 0.0
-        return {"y": [level + s % 1000 / 100 for s in seeds]}
+        return {"y": [level + s % 500 / 100 for s in seeds]}
 
     return declared(function)
 
