@@ -246,7 +246,7 @@ class _Comparing:
 
     def _one(self, measurer: Measurer, arm: Arm, seed: int) -> None:
         folder = self.folder / "runs" / arm.folder(seed)
-        known: dict[str, Any] = {"seed": seed, "folder": str(folder.relative_to(self.folder))}
+        known: dict[str, Any] = {"seed": seed, "folder": str(folder.relative_to(self.folder)), "alarms": []}
         try:
             recipe = arm.recipe(self._base(self.steps), folder, seed)
             facts = trained(recipe, self.examples.fingerprint)

@@ -107,7 +107,7 @@ class One:
             if key == "lc_accuracy":
                 right = at_equal_length(right, np.asarray(of["growth"], float)[which])[0]
             return right, prompts
-        return np.asarray(of[key], float)[which], prompts
+        return (np.asarray(of[key], float)[which], prompts) if key in of else None
 
 
 def summary(runs: Sequence[One], key: str) -> dict[str, Any] | None:
