@@ -9,8 +9,19 @@ Each is one function on tensors; this floor imports nothing but torch.
 
 from __future__ import annotations
 
+from boresight.diagnostics.differential_information import information, information_entropy, rejected_law
 from boresight.diagnostics.embeddings import distinguishability
 from boresight.diagnostics.gradients import Entanglement, entanglement
 from boresight.diagnostics.mass import Masses, gradient_ratio, masses
 
-__all__ = ["Entanglement", "Masses", "distinguishability", "entanglement", "gradient_ratio", "masses"]
+__all__ = [
+    "Entanglement",
+    "Masses",
+    "distinguishability",
+    "entanglement",
+    "gradient_ratio",
+    "information",
+    "information_entropy",
+    "masses",
+    "rejected_law",
+]
