@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from boresight.curation.degrade import degrade, degraded
+from boresight.curation.quote_tuning import Quotes, quote_tuning
 
-__all__ = ["degrade", "degraded"]
+__all__ = ["Quotes", "degrade", "degraded", "quote_tuning"]
