@@ -27,15 +27,15 @@ LOSSES = {"dpo": {"beta": 0.1}, "ipo": {"beta": 0.1}, "kto": {"beta": 0.1}, "cpo
 def dpo_variants_insights(
     arm: Arm, seeds: Sequence[int], *, share: float = 0.2, pairs: int = 1000, width: int = 10
 ) -> Mapping[str, Any]:
-    """40 prompts with 6 responses each, another world for each seed; true reward (standard deviation 2) is linear in `width`
-    features, and the policy's logits are a random reference's plus weights times the features. 1000 Bradley-Terry
-    pairs on half of the prompts, of which the first `share` is the small subset; 120 steps of Adam at 0.05, beta 0.1
-    for all four losses. Accuracy is the share of couples on the other prompts that the policy's log-probs order as true
-    reward does; its gain is over the reference's. CPO is with its likelihood term. 16 seeds.
+    """40 prompts with 6 responses each, another world for each seed; true reward (standard deviation 2) is linear in
+    `width` features, and the policy's logits are a random reference's plus weights times the features. 1000
+    Bradley-Terry pairs on half of the prompts, of which the first `share` is the small subset; 120 steps of Adam at
+    0.05, beta 0.1 for all four losses. Accuracy is the share of couples on the other prompts that the policy's
+    log-probs order as true reward does; its gain is over the reference's. CPO is with its likelihood term. 16 seeds.
 
     What decides is how many pairs there are for each thing to be learned (width): with 200 pairs and 40 features a
-    fifth of them is far from enough. Of the study's three models (fine-tuned, pretrained, instruction-tuned) and its
-    13 benchmarks this world has nothing.
+    fifth of them is far from enough. Of the study's three models (fine-tuned, pretrained, instruction-tuned) and its 13
+    benchmarks this world has nothing.
     """
     worlds, features = [], []
     for seed in seeds:

@@ -42,18 +42,18 @@ def mapl(
     arm: Arm, seeds: Sequence[int], *, pairs: int = 100, style: float = 2.0, beta: float = 1.0, matched: bool = False
 ) -> Mapping[str, Any]:
     """30 prompts that ask for one to four of five things, 32 responses, one for each set of things that it has. True
-    reward is how many of the things asked for a response has. The policy's logits are linear in what a response has
-    and in which of it is asked for (30 weights); the reference is even. 100 response pairs on prompts that ask for one
-    or two, labelled by Bradley-Terry with twice the true reward plus the annotator's taste, a normal number for each
+    reward is how many of the things asked for a response has. The policy's logits are linear in what a response has and
+    in which of it is asked for (30 weights); the reference is even. 100 response pairs on prompts that ask for one or
+    two, labelled by Bradley-Terry with twice the true reward plus the annotator's taste, a normal number for each
     response of standard deviation `style`. 100 prompt pairs more (intra-sample): a response behind a prompt that it
     satisfies, and behind that prompt with a thing more that it lacks (or, where that would be all five, that thing
-    alone). 200 steps of Adam at 0.05, beta 1. The outcome is the share of couples that the policy orders as true
-    reward does, on prompts that ask for three and four. 24 seeds. The policy is `mapl` or `dpo`; on lists of two both
-    have one loss. Inter-sample lists are not part of this claim.
+    alone). 200 steps of Adam at 0.05, beta 1. The outcome is the share of couples that the policy orders as true reward
+    does, on prompts that ask for three and four. 24 seeds. The policy is `mapl` or `dpo`; on lists of two both have one
+    loss. Inter-sample lists are not part of this claim.
 
     The taste cancels between two prompts, and does not between two responses. matched=True gives the baseline 200
-    response pairs, so that both have as many. It depends on beta: at 0.3 it is undecided, and at 0.1 the prompt pairs do
-    not help or harm, since a small beta asks for log-ratios beyond what 200 steps reach, and a prompt pair pulls at
+    response pairs, so that both have as many. It depends on beta: at 0.3 it is undecided, and at 0.1 the prompt pairs
+    do not help or harm, since a small beta asks for log-ratios beyond what 200 steps reach, and a prompt pair pulls at
     everything that is shared between its prompts.
     """
     kept = ASKS @ HAS.T

@@ -59,14 +59,14 @@ def reward(
 def inside(
     arm: Arm, seeds: Sequence[int], *, beta: float = 0.5, pairs: int = 100, knows: float = 1.0
 ) -> Mapping[str, Any]:
-    """A table of 20 prompts with 8 responses each, another one for each seed; normal true rewards, and a reference that is
-    `knows` times the reward beside as much noise. 100 Bradley-Terry pairs, 200 steps of Adam at 0.1; the outcome is the
-    policy's expected true reward.
+    """A table of 20 prompts with 8 responses each, another one for each seed; normal true rewards, and a reference that
+    is `knows` times the reward beside as much noise. 100 Bradley-Terry pairs, 200 steps of Adam at 0.1; the outcome is
+    the policy's expected true reward.
 
     Not shown: the reward does fall where beta is large (10), and it goes on rising, or stays, as beta falls to 0.01, at
-    all betas, numbers of pairs and references that were tried. With a free logit for each response and 200 steps of
-    the optimiser there is little that a weak constraint could let go wrong; what the paper sees is text that
-    degenerates, outside of what the pairs compare.
+    all betas, numbers of pairs and references that were tried. With a free logit for each response and 200 steps of the
+    optimiser there is little that a weak constraint could let go wrong; what the paper sees is text that degenerates,
+    outside of what the pairs compare.
     """
     worlds = worlds_of(seeds, knows)
     if arm == "treatment":
@@ -89,8 +89,8 @@ def inside(
 def needed(
     arm: Arm, seeds: Sequence[int], *, beta: float = 0.5, pairs: int = 100, knows: float = 1.0
 ) -> Mapping[str, Any]:
-    """The world of `reference-policies-dpo/beta`. With an even reference the loss is -log sigmoid(beta * (log p(chosen) -
-    log p(rejected))), the paper's objective without a reference; both arms start at the same policy.
+    """The world of `reference-policies-dpo/beta`. With an even reference the loss is -log sigmoid(beta * (log p(chosen)
+    - log p(rejected))), the paper's objective without a reference; both arms start at the same policy.
     """
     worlds = worlds_of(seeds, knows)
     even = torch.zeros(len(worlds), PROMPTS, RESPONSES, dtype=torch.float64)
@@ -142,8 +142,8 @@ KNOBS = {"by": (0.5, 1.0, 2.0), "beta": (0.1, 0.5, 1.0, 3.0), "pairs": (50, 100,
 def like_own(
     arm: Arm, seeds: Sequence[int], *, by: float = 1.0, beta: float = 0.5, pairs: int = 100
 ) -> Mapping[str, Any]:
-    """The world of `reference-policies-dpo/beta`, whose policy starts at its own reference in both arms. The better one has
-    `by` times true reward added to that reference's logits.
+    """The world of `reference-policies-dpo/beta`, whose policy starts at its own reference in both arms. The better one
+    has `by` times true reward added to that reference's logits.
     """
     return with_reference(seeds, "like" if arm == "treatment" else "own", beta, pairs, by)
 
@@ -161,8 +161,8 @@ def like_own(
 def unlike(
     arm: Arm, seeds: Sequence[int], *, by: float = 1.0, beta: float = 0.5, pairs: int = 100
 ) -> Mapping[str, Any]:
-    """The world of `reference-policies-dpo/stronger`. The unlike reference is another noise of twice the size, with as much
-    of true reward in it as makes its expected reward that of the better reference that is like the policy.
+    """The world of `reference-policies-dpo/stronger`. The unlike reference is another noise of twice the size, with as
+    much of true reward in it as makes its expected reward that of the better reference that is like the policy.
 
     Not shown: the unlike reference helps as much or more, at all knobs that were tried. To be as good in spite of more
     noise it must know more of true reward, and a table can take that over from whatever reference: it has a logit of
