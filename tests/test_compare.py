@@ -45,7 +45,7 @@ from boresight.training.recipe import Recipe
 from comparisons import PROMPTS, comparison, measured
 from report_runs import check_page
 
-PAIRS = Held(examples=9, texts=9, pairs=9, undesirable=9)
+PAIRS = Held(examples=9, texts=9, pairs=9, graded=9, undesirable=9)
 WORDS = [
     "the",
     "cat",

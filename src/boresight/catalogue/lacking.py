@@ -20,8 +20,8 @@ class Held:
     """Counts of examples that hold something to learn from, in the ways that methods ask for it.
 
     pairs: with a preference, given or made from ranks or scores. labels: with labels of their own. undesirable: with a
-    response that is labelled undesirable, or rejected. lists: with three graded responses or more. scored: with a
-    preference between two responses that are scored. names: examples that have scores of each name. stepped: with a
+    response that is labelled undesirable, or rejected. graded: with two graded responses that differ, or more. lists:
+    with three graded responses or more. scored: with a preference between two responses that are scored. names: examples that have scores of each name. stepped: with a
     preference between two responses whose steps are scored. texts: with any response.
     """
 
@@ -30,6 +30,7 @@ class Held:
     pairs: int = 0
     labels: int = 0
     undesirable: int = 0
+    graded: int = 0
     lists: int = 0
     scored: int = 0
     stepped: int = 0
@@ -37,7 +38,9 @@ class Held:
 
     def only_pairs(self) -> Held:
         """The same as if pairs were all there is."""
-        return replace(self, labels=0, lists=0, scored=0, stepped=0, names={}, undesirable=self.pairs)
+        return replace(
+            self, labels=0, lists=0, scored=0, stepped=0, names={}, graded=self.pairs, undesirable=self.pairs
+        )
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,9 @@ def held(examples: Iterable[Example]) -> Held:
         counts["pairs"] += bool(preferred)
         counts["labels"] += bool(example.labels)
         counts["undesirable"] += any(not label.desirable for label in labelled(example))
-        counts["lists"] += any(len(grades) >= LONG for grades in graded(example))
+        lists = graded(example)
+        counts["graded"] += bool(lists)
+        counts["lists"] += any(len(grades) >= LONG for grades in lists)
         worth, steps = mean_scores(example), {s.response for s in example.steps}
         counts["scored"] += any(p.chosen in worth and p.rejected in worth for p in preferred)
         counts["stepped"] += any(p.chosen in steps and p.rejected in steps for p in preferred)
@@ -78,7 +83,7 @@ def lacking(method: Objective, has: Held, *, params: Mapping[str, Any] | None = 
     needs = set(method.needs)
     if method.takes in (PairLogProbs, PairScores) and not has.pairs:
         return Lack("it learns from preferences, and the data hold none", "use kto or bco on labels, sft on answers")
-    if "grades" in needs and not has.pairs and not has.lists and not has.labels:
+    if "grades" in needs and not has.graded:
         return Lack("it learns from graded lists, and the data hold none", "add ranks or scores")
     if "labels" in needs and not has.labels and not has.pairs:
         return Lack("it learns from labelled responses, and the data hold none", "add labels, or pairs")
