@@ -28,6 +28,8 @@ _WHERE = {
     "objectives": "boresight.objectives",
     "train": "boresight.training.train",
     "evaluate": "boresight.training.evaluate",
+    "compare": "boresight.training.compare",
+    "choose": "boresight.training.choose",
     "score": "boresight.training.score",
     "methods": "boresight.catalogue",
     "show": "boresight.catalogue",
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
     from boresight.objectives import objective as objective
     from boresight.objectives import objectives as objectives
     from boresight.training.check import check as check
+    from boresight.training.choose import choose as choose
+    from boresight.training.compare import compare as compare
     from boresight.training.evaluate import evaluate as evaluate
     from boresight.training.score import score as score
     from boresight.training.train import train as train
