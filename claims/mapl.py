@@ -52,7 +52,8 @@ def mapl(
     loss. Inter-sample lists are not part of this claim.
 
     The taste cancels between two prompts, and does not between two responses. matched=True gives the baseline 200
-    response pairs, so that both have as many. It depends on beta: at 0.3 it is undecided, and at 0.1 the prompt pairs
+    response pairs, so that both have as many. It depends on beta: at 0.3, which was tried first, it
+    is undecided, and at 0.1 the prompt pairs
     do not help or harm, since a small beta asks for log-ratios beyond what 200 steps reach, and a prompt pair pulls at
     everything that is shared between its prompts.
     """

@@ -96,8 +96,9 @@ def mrpo(
     eta is 10, which is no clipping: eta is relative to the size of log-probs, which are a few nats here and hundreds
     in text, so that the authors' 0.1 leaves a tenth of a nat here, and nothing is gained at it. Where the reference
     that does not know is as decided as the one that does (noise 2), weights by how clearly each tells a pair apart
-    cannot choose, and the advantage is gone. So it is with the released code's weights, which are the other way round
-    (form="code"), with the second reference alone, and about with uniform weights. That it is mainly few pairs which
-    gain was not seen: the advantage is largest at 60 to 200 pairs, and smaller with fewer and with more.
+    cannot choose, and the advantage is gone; that and eta 0.1 were tried first. Nor is there one with the released
+    code's weights, which are the other way round (form="code"), with the second reference alone, or with uniform
+    weights. That it is mainly few pairs which gain was not seen: the advantage is largest at 60 to 200 pairs, and
+    smaller with fewer and with more.
     """
     return accuracy(arm, seeds, pairs=pairs, beta=beta, noise=noise, eta=eta, weights=weights, form=form)

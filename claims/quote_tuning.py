@@ -55,7 +55,7 @@ def measured(policy: TokenPolicy, k: int, quotes: Quotes, text: Tensor, seed: in
 def quote_tuned(
     arm: Arm, seeds: Sequence[int], *, beta: float = 0.1, steps: int = 10, corpus: int = 10, longer: float = 0.1
 ) -> Mapping[str, Any]:
-    """Twenty prompts, responses of at most eight tokens of a vocabulary of eight (one of which ends them). The corpus is
+    """20 prompts, responses of at most eight tokens of a vocabulary of eight (one of which ends them). The corpus is
     `corpus` responses to each prompt, drawn from a random law; the pretrained model is that law with noise of standard
     deviation 1 on its logits, another one of each for each seed. 32 samples of it to each prompt, in four groups of 8,
     make at most four pairs by `curation.quote_tuning` (4-grams of words), as paired by the paper's limits; DPO in
