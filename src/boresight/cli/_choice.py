@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from boresight.catalogue.choosing import FIGURES, RULES
 from boresight.cli import output
 
 if TYPE_CHECKING:
     from boresight.catalogue.choosing import Choice, Suggestion
     from boresight.stats import Interval
-
-RULE = {rule.id: rule for rule in RULES}
 
 
 def show(data: str, choice: Choice, limit: int | None) -> None:
@@ -20,7 +17,10 @@ def show(data: str, choice: Choice, limit: int | None) -> None:
     from rich.padding import Padding
     from rich.text import Text
 
-    used = {c.figure for s in choice.suggestions for r in s.reasons for c in RULE[r.rule].when}
+    from boresight.catalogue.choosing import FIGURES, RULES
+
+    fired = {r.rule for s in choice.suggestions for r in s.reasons}
+    used = {c.figure for rule in RULES if rule.id in fired for c in rule.when}
     figures = [(k, _told(v), FIGURES[k]) for k, v in choice.figures.items() if v.value or k in used]
     output.key_values(f"What was measured of {data}", figures)
     shown = choice.suggestions[:limit]
@@ -65,6 +65,8 @@ def rules() -> None:
     from rich.padding import Padding
     from rich.text import Text
 
+    from boresight.catalogue.choosing import FIGURES, RULES
+
     for rule in RULES:
         when = " and ".join(map(str, rule.when))
         head = Text.assemble(output.plain(rule.id, "bold"), "  if ", output.plain(when, "cyan"))
@@ -80,6 +82,8 @@ def rules() -> None:
 
 def table() -> list[dict[str, Any]]:
     """The rules for machines."""
+    from boresight.catalogue.choosing import RULES
+
     return [
         {"id": r.id, "when": [str(c) for c in r.when], "methods": dict(r.methods), "reason": r.reason,
          "threshold": r.threshold, "options": dict(r.options or {})}

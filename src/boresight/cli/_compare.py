@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from boresight.cli import output
-from boresight.report.comparison import present
-from boresight.report.words import duration
 
 if TYPE_CHECKING:
     from boresight.training.compare import Comparison
@@ -26,6 +24,9 @@ NARROW = ("gold", "accuracy", "lc_accuracy", "kl", "length")
 
 def show(found: Comparison) -> None:
     """The table of arms, what can be said, and where the rest is."""
+    from boresight.report.comparison import present
+    from boresight.report.words import duration
+
     told = found.told
     wide = output.console().width >= WIDE
     keys = [k for k in present(told) if k in NARROW or (wide and k != "own_accuracy")]
