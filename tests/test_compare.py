@@ -160,6 +160,20 @@ def test_what_lacks_something_in_the_data_is_refused_by_name_with_the_mend(metho
     assert methods.split(",")[-1] in error.value.mend
 
 
+def test_what_the_options_lack_is_told_before_anything_is_trained_and_further_references_go_where_they_are_taken():
+    two = "ofs-dpo"
+    assert two not in named("all-pairs", PAIRS)
+    assert two in named("all-pairs", PAIRS, {"adapter": "lora"})
+    with pytest.raises(InputError, match="ofs-dpo: trains two adapters"):
+        refuse(["dpo", two], PAIRS, {})
+    refuse(["dpo", two], PAIRS, {"adapter": "lora"})
+    assert "mrpo" not in named("all-pairs", PAIRS)
+    given = {"references": "start"}
+    assert {"mrpo", "dpo"} <= set(named("all-pairs", PAIRS, given))
+    refuse(["dpo", "mrpo"], PAIRS, given)
+    assert {a.method: a.options for a in arms(["dpo", "mrpo"], given, {})} == {"dpo": {}, "mrpo": given}
+
+
 def test_options_that_name_scores_are_tried_with_the_names_of_the_data():
     has = replace(PAIRS, scored=9, names={"gold": 9})
     refuse(["modpo"], has, {"others": "gold"})
@@ -171,8 +185,9 @@ def test_options_that_name_scores_are_tried_with_the_names_of_the_data():
 def test_refused_before_anything_is_made(tmp_path, prefs, capsys):
     out = tmp_path / "out"
     words = ["compare", "--methods", "dpo,odpo", "--model", "no/such", "--data", str(prefs), "--out", str(out)]
-    assert main([*words, "--eval-data", str(prefs)]) == 2
-    assert "odpo" in capsys.readouterr().err
+    for more in ([], ["--eval-data", str(prefs)]):
+        assert main([*words, *more]) == 2
+        assert "odpo: it needs scores" in " ".join(capsys.readouterr().err.split())
     assert not out.exists()
 
 

@@ -134,18 +134,19 @@ class _Comparing:
         options = asked["options"]
         self.first = int(options.get("seed", 0))
         self.seeds = range(self.first, self.first + asked["seeds"])
-        self.train_path, self.examples, self.held_out = self._data(options)
-        self.has = held(self.examples)
-        methods = named(asked["methods"], self.has, references=bool(options.get("references")))
+        ours = {"seed", "eval_limit"} | ({"format", "strict"} if asked["eval_data"] is None else set())
+        own = {k: v for k, v in options.items() if k not in ours}
+        examples = self._read(asked["data"], "limit")
+        self.has = held(examples)
+        methods = named(asked["methods"], self.has, own)
         base = asked["baseline"]
         if base is not None and base not in methods:
             raise InputError(f"--baseline {base} is not compared", mend=f"one of {', '.join(methods)}")
         self.baseline = base or methods[0]
         methods = [self.baseline, *(m for m in methods if m != self.baseline)]
-        refuse(methods, self.has, options)
-        ours = {"seed", "eval_limit"} | ({"format", "strict"} if asked["eval_data"] is None else set())
-        own = {k: v for k, v in options.items() if k not in ours}
         self.arms = arms(methods, own, swept(asked["sweep"]))
+        refuse(methods, self.has, own)
+        self.train_path, self.examples, self.held_out = self._sides(examples)
         self.base = {"model": asked["model"], "data": str(self.train_path)}
         recipes = [arm.recipe(self._base(None), folder, self.first) for arm in self.arms]
         self.rows = check_rows(self.arms, recipes, self.examples)
@@ -160,19 +161,18 @@ class _Comparing:
         quiet = {"samples": 0, "trackers": "none", "save_every": SAVE_EVERY, "keep": 1}
         return quiet | self.base | ({} if steps is None else {"max_steps": steps})
 
-    def _data(self, options: Mapping[str, Any]) -> tuple[Path | str, Examples, Examples]:
-        """Where the training data is, the training examples, and the held-out ones."""
+    def _read(self, data: str, limit: str) -> Examples:
         from boresight.data.read import read
 
-        kept: dict[str, Any] = {"format": options.get("format"), "strict": bool(options.get("strict", False))}
-        examples = read(self.asked["data"], limit=options.get("limit"), **kept)
-        if self.asked["eval_data"] is not None:
-            return (
-                self.asked["data"],
-                examples,
-                read(self.asked["eval_data"], limit=options.get("eval_limit"), format=kept["format"]),
-            )
-        return self._split(examples)
+        options = self.asked["options"]
+        strict = bool(options.get("strict", False))
+        return read(data, format=options.get("format"), strict=strict, limit=options.get(limit))
+
+    def _sides(self, examples: Examples) -> tuple[Path | str, Examples, Examples]:
+        """Where the training data is, the training examples, and the held-out ones."""
+        if self.asked["eval_data"] is None:
+            return self._split(examples)
+        return self.asked["data"], examples, self._read(self.asked["eval_data"], "eval_limit")
 
     def _split(self, examples: Examples) -> tuple[Path, Examples, Examples]:
         """A fifth of the prompts held out, told by their own hash; both parts are written below the folder."""

@@ -9,10 +9,11 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from boresight.catalogue.lacking import Held, held, lacking
+from boresight.catalogue.lacking import Held, Lack, held, lacking
 from boresight.data.table import Examples
 from boresight.errors import InputError, nearest
 from boresight.objectives import Objective, PairScores, objectives
+from boresight.training.extra import check as check_options
 from boresight.training.method import find_objective
 from boresight.training.recipe import Recipe
 
@@ -48,9 +49,10 @@ class Arm:
         return Recipe.read(base, **self.options, method=self.method, out=str(out), seed=seed)
 
 
-def named(methods: str | Sequence[str], has: Held, *, references: bool = False) -> list[str]:
+def named(methods: str | Sequence[str], has: Held, options: Mapping[str, Any] | None = None) -> list[str]:
     """The methods that words name, in order, each once: ids, dotted paths, `all-pairs`, `all`; -ID leaves one out.
 
+    `all-pairs` and `all` are those that can be trained with these options, and without further ones.
     Raises InputError for an unknown one, and where none is left.
     """
     words = methods.split(",") if isinstance(methods, str) else list(methods)
@@ -58,8 +60,9 @@ def named(methods: str | Sequence[str], has: Held, *, references: bool = False) 
     for word in (w.strip() for w in words):
         if word in EVERY:
             kept = has.only_pairs() if word == "all-pairs" else has
-            served = [m for m in objectives().values() if trains_a_policy(m) and not lacking(m, kept)]
-            found |= dict.fromkeys(m.id for m in served if references or "references" not in m.needs)
+            served = [m for m in objectives().values() if trains_a_policy(m)]
+            given = options or {}
+            found |= dict.fromkeys(m.id for m in served if not _lack(m, kept, given) and not _unfit(m.id, given))
         elif word.startswith("-"):
             if word[1:] not in found:
                 raise InputError(
@@ -81,7 +84,6 @@ def trains_a_policy(method: Objective) -> bool:
 
 def refuse(methods: Sequence[str], has: Held, options: Mapping[str, Any]) -> None:
     """Raise InputError if a method lacks something in the data: all of them at once, each with what and the mend."""
-    references = bool(options.get("references"))
     wrong = []
     for name in methods:
         method = find_objective(name)
@@ -90,14 +92,30 @@ def refuse(methods: Sequence[str], has: Held, options: Mapping[str, Any]) -> Non
                 (name, "it trains a reward model, not a policy", "compare reward models by boresight evaluate")
             )
             continue
-        own = {k: v for k, v in _own(name, options).items() if k in method.hyperparameters}
-        lack = lacking(method, has, params=own, references=references)
+        lack = _lack(method, has, options) or _unfit(name, options)
         if lack is not None:
             wrong.append((name, lack.what, lack.mend))
     if wrong:
         told = "; ".join(f"{name}: {what}" for name, what, _ in wrong)
         mend = "; ".join(f"{name}: {mend}" for name, _, mend in wrong)
         raise InputError(f"nothing was trained. {told}", mend=f"leave them out of --methods, or {mend}")
+
+
+def _lack(method: Objective, has: Held, options: Mapping[str, Any]) -> Lack | None:
+    own = _own(method.id, options)
+    params = {k: v for k, v in own.items() if k in method.hyperparameters}
+    return lacking(method, has, params=params, references=bool(own.get("references")))
+
+
+def _unfit(name: str, options: Mapping[str, Any]) -> Lack | None:
+    """What the options lack for the method: an adapter, say."""
+    anywhere = {"method": name, "model": "model", "data": "data", "out": "out"}
+    try:
+        recipe = Recipe.read(anywhere, **_taken(name, options))
+        check_options(recipe, recipe.objective, divided=False)
+    except InputError as error:
+        return Lack(error.what.removeprefix(f"{name} "), error.mend)
+    return None
 
 
 def arms(methods: Sequence[str], options: Mapping[str, Any], sweep: Mapping[str, Sequence[Any]]) -> list[Arm]:
@@ -118,12 +136,21 @@ def arms(methods: Sequence[str], options: Mapping[str, Any], sweep: Mapping[str,
             raise InputError(f"unknown option {key!r}", mend=nearest(own, valid - {"seed"}))
     made = []
     for name in methods:
-        takes = {k: v for k, v in _own(name, options).items() if k in known[name] | ours}
-        swept = {k: list(v) for k, v in _own(name, sweep).items() if k in known[name] | ours}
+        takes = _taken(name, options)
+        swept = {k: list(v) for k, v in _taken(name, sweep).items()}
         for values in product(*swept.values()):
             varied = dict(zip(swept, values, strict=True))
             made.append(Arm(name, takes | varied, varied))
     return made
+
+
+def _taken(name: str, options: Mapping[str, Any]) -> Given:
+    """Of the options those that the method takes; references only where it compares with them."""
+    method = find_objective(name)
+    takes = set(method.hyperparameters) | (set(Recipe.model_fields) - OURS)
+    if "references" not in method.needs:
+        takes -= {"references"}
+    return {k: v for k, v in _own(name, options).items() if k in takes}
 
 
 def _own(method: str, options: Mapping[str, Any]) -> Given:
