@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -22,8 +23,8 @@ from boresight.errors import InputError, RunError
 from boresight.lab.golden import reward
 from boresight.lab.language import LanguageWorld
 from boresight.objectives import objectives
-from boresight.report.comparison import comparison_page, write_doc
-from boresight.report.comparison_doc import BEGIN, END, fill, markdown
+from boresight.report.comparison import comparison_page
+from boresight.report.comparison_doc import BEGIN, END, fill, markdown, write_doc
 from boresight.report.scatter import BOTTOM, HEIGHT, LEFT, LETTER, LINE, WIDTH, Spot, scatter
 from boresight.training import compare_run
 from boresight.training.batches import row_options
@@ -410,8 +411,30 @@ def test_markdown_goes_between_the_marks_and_nothing_else_changes(tmp_path):
     assert (tmp_path / "new.md").read_text().startswith(BEGIN)
     with pytest.raises(InputError, match="marks"):
         fill(f"{BEGIN}\n", told)
+    for place in re.findall(r"\]\((images/.*?)\)", once):
+        ElementTree.parse(tmp_path / place)
+    assert once.count("](images/compare-all-") == 2
     for line in once.splitlines():
         assert line.count("|") == 0 or line.startswith(("|", "-")), line
+
+
+def test_comparisons_with_marks_of_their_own_share_a_page(tmp_path):
+    one, two = (
+        comparison({"dpo": (0.2, 1, 1), "ipo": (0.9, 1, 2)}),
+        comparison({"kto": (0.2, 1, 1), "bco": (0.9, 1, 2)}),
+    )
+    page = tmp_path / "doc.md"
+    marks = [m.replace("compare:", f"compare {n}:") for n in ("a", "b") for m in (BEGIN, END)]
+    page.write_text("\n".join(marks) + "\n")
+    write_doc(one, page, "a")
+    write_doc(two, page, "b")
+    first, second = page.read_text().split(marks[1])
+    assert "| ipo" in first
+    assert "| bco" not in first
+    assert "| bco" in second
+    assert {p.name for p in (tmp_path / "images").iterdir()} == {
+        f"compare-{n}-{k}.svg" for n in "ab" for k in ("kl", "length")
+    }
 
 
 def test_names_in_a_picture_stand_apart_and_inside():
@@ -471,6 +494,7 @@ def settled(told) -> dict:
     return kept | {"arms": arms}
 
 
+@pytest.mark.slow
 def test_a_comparison_from_end_to_end_stops_and_goes_on_and_computes_nothing_twice(base, prefs, tmp_path, monkeypatch):
     whole = go(base, prefs, tmp_path / "whole")
     assert whole.told["state"] == "finished"

@@ -53,8 +53,8 @@ def compare(
     """
     from boresight.cli import _compare, output
     from boresight.cli.options import parse_options
-    from boresight.report.comparison import write_doc as doc
     from boresight.report.comparison import write_page
+    from boresight.report.comparison_doc import write_doc as doc
     from boresight.training.compare import compare as run
 
     found = run(
@@ -75,7 +75,7 @@ def compare(
     )
     write_page(found.told, found.page)
     if write_doc is not None:
-        doc(found.told, write_doc)
+        doc(found.told, write_doc, found.folder.resolve().name)
     if json:
         output.emit_json(found)
     else:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from boresight.errors import InputError
 from boresight.report import plots
-from boresight.report.page import page
+from boresight.report.page import environment, page
 from boresight.report.scatter import Scatter, Spot, scatter
 from boresight.report.words import duration
 from boresight.training.redact import last_part
@@ -104,11 +104,26 @@ def comparison_page(told: Told) -> str:
         tones=tones,
         failed=[r | {"arm": a["label"]} for a in told["arms"] for r in a["runs"] if r["state"] == "failed"],
         forests=[f for k in STATED if (f := _forest(told, k))],
-        pictures=[p for p in (_frontier(told, tones), _lengths(told, tones)) if p],
+        pictures=list(pictures(told).values()),
         cost=_cost(told),
         facts=facts(told),
         whisker=WHISKER,
     )
+
+
+def pictures(told: Told) -> dict[str, Scatter]:
+    """What was gained against KL and against length, by a short name; those for which there are points enough."""
+    tones = {m: plots.tone(k) for k, m in enumerate(dict.fromkeys(a["method"] for a in told["arms"]))}
+    found = {"kl": _frontier(told, tones), "length": _lengths(told, tones)}
+    return {name: picture for name, picture in found.items() if picture is not None}
+
+
+def svg(picture: Scatter) -> str:
+    """A picture as a file of its own."""
+    tones = re.findall(r"--s\d: (#\w{6})", environment().get_template("style.css").render())
+    half = len(tones) // 2
+    pairs = list(zip(tones[:half], tones[half:], strict=True))
+    return environment().get_template("scatter.svg").render(p=picture, tones=pairs)
 
 
 def _start(told: Told, key: str) -> Cell:
@@ -244,19 +259,3 @@ def write_page(told: Told, path: str | Path) -> Path:
 
     write(comparison_page(told), path)
     return Path(path)
-
-
-def write_doc(told: Told, path: str | Path) -> Path:
-    """Put the tables into a Markdown file, between its marks; see `boresight.report.comparison_doc`."""
-    from boresight.report.comparison_doc import fill
-
-    target = Path(path)
-    try:
-        before = target.read_text(encoding="utf-8") if target.exists() else ""
-        aside = target.with_name(f".{target.name}.partial")
-        text = fill(before, told)
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(target)
-    except OSError as error:
-        raise InputError(f"{target} cannot be written: {error.strerror or error}", mend="give another file") from None
-    return target

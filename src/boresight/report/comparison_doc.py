@@ -4,34 +4,64 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from boresight.errors import InputError
-from boresight.report.comparison import STATED, facts, figure, present, shown
+from boresight.report.comparison import STATED, facts, figure, pictures, present, shown, svg
 from boresight.report.words import duration
 
 BEGIN, END = "<!-- boresight compare: begin -->", "<!-- boresight compare: end -->"
-"""What stands between these lines is made anew each time; in a file of several comparisons `: NAME` may follow
-`compare` in both, and the comparison's folder has that name."""
+"""What stands between these lines is made anew each time. In a page on several comparisons each has its own, with the
+name of its folder: `<!-- boresight compare NAME: begin -->`."""
 
 
-def fill(text: str, told: Mapping[str, Any], name: str = "") -> str:
+def write_doc(told: Mapping[str, Any], path: str | Path, name: str = "") -> Path:
+    """Put tables and pictures into a Markdown file, between its marks; the pictures go to `images` beside it.
+
+    name: of the comparison, for its marks and pictures. Raises InputError if it cannot be written, or a mark is
+    missing.
+    """
+    target = Path(path)
+    images = {f"compare-{name or 'all'}-{kind}.svg": p for kind, p in pictures(told).items()}
+    try:
+        before = target.read_text(encoding="utf-8") if target.exists() else ""
+        text = fill(before, told, name, {f"images/{file}": p.title for file, p in images.items()})
+        for file, picture in images.items():
+            (target.parent / "images").mkdir(parents=True, exist_ok=True)
+            _write(target.parent / "images" / file, svg(picture))
+        _write(target, text)
+    except OSError as error:
+        raise InputError(f"{target} cannot be written: {error.strerror or error}", mend="give another file") from None
+    return target
+
+
+def _write(path: Path, text: str) -> None:
+    aside = path.with_name(f".{path.name}.partial")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)
+
+
+def fill(text: str, told: Mapping[str, Any], name: str = "", images: Mapping[str, str] | None = None) -> str:
     """The text with the tables between its marks; at its end, with marks, where it has none.
 
-    name: of the marks to fill, where the text holds several. Raises InputError if there is a beginning without an end.
+    name: of the comparison; its own marks are filled where the text has them. images: titles of pictures by their
+    place. Raises InputError if there is a beginning without an end, or the other way round.
     """
-    begin, end = (m.replace("compare:", f"compare {name}:") if name else m for m in (BEGIN, END))
+    begin, end = (mark.replace("compare:", f"compare {name}:") for mark in (BEGIN, END))
+    if not name or (begin not in text and end not in text):
+        begin, end = BEGIN, END
     if (begin in text) != (end in text):
         raise InputError("one of the two marks for the tables is missing", mend=f"put {begin} and {end} on lines")
-    body = f"{begin}\n\n{markdown(told)}\n{end}"
+    body = f"{begin}\n\n{markdown(told, images)}\n{end}"
     if begin not in text:
         return f"{text.rstrip()}\n\n{body}\n".lstrip()
     head, rest = text.split(begin, 1)
     return head + body + rest.split(end, 1)[1]
 
 
-def markdown(told: Mapping[str, Any]) -> str:
-    """Facts, statements, the table of arms, differences and cost."""
+def markdown(told: Mapping[str, Any], images: Mapping[str, str] | None = None) -> str:
+    """Facts, statements, the table of arms, pictures, differences and cost."""
     keys = present(told)
     kinds = told["kinds"]
     lines = ["| | |", "| --- | --- |"]
@@ -54,6 +84,7 @@ def markdown(told: Mapping[str, Any]) -> str:
         name = f"{_cell(a['label'])}{' †' if a['label'] in told['frontier'] else ''}"
         lines.append(f"| {name} | {' | '.join(words)} |")
     lines += ["", f"† no other has both less KL and more {kinds[told['worth']]['title']}. Bold: the highest.", ""]
+    lines += [line for place, title in (images or {}).items() for line in (f"![{_cell(title)}]({place})", "")]
     lines += _differences(told)
     lines += [
         "**Cost**, median over runs:",
