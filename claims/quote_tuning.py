@@ -64,7 +64,7 @@ def quote_tuned(
 
     More steps quote more, and the rest does not stay: with 30 the share gained is three times as large, responses are
     0.2 tokens longer, and held-out text costs 0.09 nats a token more. As it trains, the model prefers what the corpus
-    has to what the law has.
+    has to what the law has. A gain of 2 points was asked for at first, which 1.8 does not show.
     """
     found = []
     for seed in seeds:
