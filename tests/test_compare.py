@@ -546,7 +546,8 @@ def test_a_comparison_from_end_to_end_stops_and_goes_on_and_computes_nothing_twi
     assert trained == []
     assert len(measured_of) == 4
     # One seed more trains the new seed alone; other options are refused.
-    go(base, prefs, tmp_path / "parts", seeds=3)
+    more = compare(out=tmp_path / "parts", seeds=3, quiet=True)
+    assert more.told["asked"]["samples"] == 4
     assert trained == ["dpo+seed=2", "simpo+seed=2"]
     refused = go(base, prefs, tmp_path / "parts2", methods="dpo", seeds=1)
     assert not refused.failed

@@ -20,13 +20,13 @@ def compare(
     ] = None,
     methods: Annotated[
         str | None,
-        typer.Option(help="Ids or module.function, by comma; all-pairs: all that need no more; -ID leaves one out."),
+        typer.Option(help="Ids or module.function, by comma; all-pairs for all that need just pairs, less -ID."),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Model that every run starts from: a folder or a hub name.")] = None,
     data: Annotated[str | None, typer.Option(help="Training data: a file, a folder, or a hub name.")] = None,
-    out: Annotated[str, typer.Option(help="Folder of the comparison; with nothing else, to go on with it.")] = "",
+    out: Annotated[str, typer.Option(help="Its folder; without methods, model and data it goes on.")] = "",
     eval_data: Annotated[str | None, typer.Option(help="Held-out pairs; a fifth of the prompts if left out.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each method at each setting.")] = 5,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Seeds of each method at each setting; 5.")] = None,
     sweep: Annotated[
         list[str] | None, typer.Option(help="OPTION=V,V,...: settings to try; several make a grid.")
     ] = None,
@@ -34,11 +34,11 @@ def compare(
     gold: Annotated[
         str | None, typer.Option(help="module.function(prompts, responses) -> rewards; or lab, for its language.")
     ] = None,
-    samples: Annotated[int, typer.Option(min=0, help="Held-out prompts to sample from; 0 for none.")] = 64,
-    sample_tokens: Annotated[int, typer.Option(min=1, help="Longest sample in tokens.")] = 64,
-    batch_size: Annotated[int, typer.Option(min=1, help="Prompts sampled at once.")] = 16,
+    samples: Annotated[int | None, typer.Option(min=0, help="Held-out prompts to sample from; 64, 0 for none.")] = None,
+    sample_tokens: Annotated[int | None, typer.Option(min=1, help="Longest sample in tokens; 64.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Prompts sampled at once; 16.")] = None,
     write_doc: Annotated[
-        str | None, typer.Option(help="Markdown file whose marked place takes the tables, too.")
+        str | None, typer.Option(help="Markdown file that takes tables and pictures between its marks.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     json: Annotated[bool, typer.Option("--json", help="For machines: JSON on stdout.")] = False,

@@ -26,6 +26,15 @@ HELD_OUT = 0.2
 """Share of the prompts that is held out where no other data is named."""
 LEAST = 10
 """Fewest prompts that may be held out."""
+DEFAULTS: dict[str, Any] = dict.fromkeys(("methods", "model", "data", "eval_data", "baseline", "gold")) | {
+    "seeds": 5,
+    "sweep": [],
+    "samples": 64,
+    "sample_tokens": 64,
+    "batch_size": 16,
+    "options": {},
+}
+"""What is asked where nothing is given."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +71,13 @@ def compare(
     out: str | Path = "",
     *,
     eval_data: str | Path | None = None,
-    seeds: int = 5,
+    seeds: int | None = None,
     sweep: Sequence[str] = (),
     baseline: str | None = None,
     gold: str | None = None,
-    samples: int = 64,
-    sample_tokens: int = 64,
-    batch_size: int = 16,
+    samples: int | None = None,
+    sample_tokens: int | None = None,
+    batch_size: int | None = None,
     quiet: bool = False,
     **options: Any,
 ) -> Comparison:
@@ -78,12 +87,13 @@ def compare(
     data serve; -ID leaves one out. eval_data: held-out pairs; without, a fifth of the prompts is held out. sweep:
     "beta=0.01,0.1", for the methods that have it; several make a grid. baseline: the method that others are compared
     with, the first by default. gold: dotted path of a function of prompts and responses that returns rewards.
-    samples, sample_tokens, batch_size: prompts sampled, longest sample, prompts sampled at once. options: of the
+    seeds: how many; 5. samples, sample_tokens, batch_size: prompts sampled (64), longest sample (64), prompts sampled
+    at once (16). options: of the
     recipe, of the methods that have them, or of one method alone as {"simpo.beta": 2}.
 
     All runs take the same number of steps: max_steps, or what the epochs come to for the baseline. Finished runs are
-    kept, broken-off ones resumed. With `out` alone, the comparison in it goes on as it was begun. compare.json is
-    written after each run.
+    kept, broken-off ones resumed. Without methods, model and data, the comparison in `out` goes on as it was begun, but
+    for what is given. compare.json is written after each run.
 
     Raises InputError before anything is trained if a method lacks something in the data, or an option is unusable;
     RunError if every run failed.
@@ -92,22 +102,22 @@ def compare(
     folder = Path(out)
     if not str(out):
         raise InputError("a comparison needs out=...", mend="name a new folder, or that of one to go on with")
-    asked: dict[str, Any] = {
+    given = {
         "methods": methods if methods is None or isinstance(methods, str) else ",".join(methods),
         "model": None if model is None else str(model),
         "data": None if data is None else str(data),
         "eval_data": None if eval_data is None else str(eval_data),
         "seeds": seeds,
-        "sweep": list(sweep),
+        "sweep": list(sweep) or None,
         "baseline": baseline,
         "gold": gold,
         "samples": samples,
         "sample_tokens": sample_tokens,
         "batch_size": batch_size,
-        "options": {k.replace("-", "_"): v for k, v in options.items()},
     }
-    if methods is None and model is None and data is None:
-        asked = _asked(folder)
+    before = _asked(folder) if methods is None and model is None and data is None else DEFAULTS
+    asked: dict[str, Any] = {k: before[k] if v is None else v for k, v in given.items()}
+    asked["options"] = before["options"] | {k.replace("-", "_"): v for k, v in options.items()}
     for key in ("methods", "model", "data"):
         if not asked[key]:
             raise InputError(f"a comparison needs {key}=...", mend="or --out alone, to go on with one")
@@ -118,7 +128,7 @@ def compare(
 
 def _asked(folder: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads((folder / NAME).read_text(encoding="utf-8"))["asked"]
+        found: dict[str, Any] = DEFAULTS | json.loads((folder / NAME).read_text(encoding="utf-8"))["asked"]
     except (OSError, ValueError, KeyError, TypeError):
         mend = "name --methods, --model and --data"
         raise InputError(f"no comparison in {folder} to go on with", mend=mend) from None
