@@ -21,8 +21,9 @@ class Held:
 
     pairs: with a preference, given or made from ranks or scores. labels: with labels of their own. undesirable: with a
     response that is labelled undesirable, or rejected. graded: with two graded responses that differ, or more. lists:
-    with three graded responses or more. scored: with a preference between two responses that are scored. names: examples that have scores of each name. stepped: with a
-    preference between two responses whose steps are scored. texts: with any response.
+    with three graded responses or more. scored: with a preference between two responses that are scored. names:
+    examples that have scores of each name. stepped: with a preference between two responses whose steps are scored.
+    texts: with any response.
     """
 
     examples: int = 0

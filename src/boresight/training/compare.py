@@ -9,23 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from boresight.data.table import Examples
 from boresight.dotted import resolve
 from boresight.errors import BoresightError, InputError, RunError
+from boresight.training.compare_data import read_as, sides
 from boresight.training.compare_figures import One
 from boresight.training.compare_plan import SAVE_EVERY, Arm, arms, budget, check_rows, held, named, refuse, swept
 from boresight.training.compare_run import MEASURED, Gold, GoldError, Measurer, peak_of, trained
-from boresight.training.compare_run import named as short
 from boresight.training.evaluate import reference_of
 from boresight.training.folder import write_whole
 from boresight.training.reporter import Reporter
 from boresight.versions import versions
 
 NAME = "compare.json"
-HELD_OUT = 0.2
-"""Share of the prompts that is held out where no other data is named."""
-LEAST = 10
-"""Fewest prompts that may be held out."""
 DEFAULTS: dict[str, Any] = dict.fromkeys(("methods", "model", "data", "eval_data", "baseline", "gold")) | {
     "seeds": 5,
     "sweep": [],
@@ -146,7 +141,7 @@ class _Comparing:
         self.seeds = range(self.first, self.first + asked["seeds"])
         ours = {"seed", "eval_limit"} | ({"format", "strict"} if asked["eval_data"] is None else set())
         own = {k: v for k, v in options.items() if k not in ours}
-        examples = self._read(asked["data"], "limit")
+        examples = read_as(asked["data"], options, "limit")
         self.has = held(examples)
         methods = named(asked["methods"], self.has, own)
         base = asked["baseline"]
@@ -156,7 +151,7 @@ class _Comparing:
         methods = [self.baseline, *(m for m in methods if m != self.baseline)]
         self.arms = arms(methods, own, swept(asked["sweep"]))
         refuse(methods, self.has, own)
-        self.train_path, self.examples, self.held_out = self._sides(examples)
+        self.train_path, self.examples, self.held_out = sides(asked, examples, folder)
         self.base = {"model": asked["model"], "data": str(self.train_path)}
         recipes = [arm.recipe(self._base(None), folder, self.first) for arm in self.arms]
         self.rows = check_rows(self.arms, recipes, self.examples)
@@ -170,36 +165,6 @@ class _Comparing:
     def _base(self, steps: int | None) -> dict[str, Any]:
         quiet = {"samples": 0, "trackers": "none", "save_every": SAVE_EVERY, "keep": 1}
         return quiet | self.base | ({} if steps is None else {"max_steps": steps})
-
-    def _read(self, data: str, limit: str) -> Examples:
-        from boresight.data.read import read
-
-        options = self.asked["options"]
-        strict = bool(options.get("strict", False))
-        return read(data, format=options.get("format"), strict=strict, limit=options.get(limit))
-
-    def _sides(self, examples: Examples) -> tuple[Path | str, Examples, Examples]:
-        """Where the training data is, the training examples, and the held-out ones."""
-        if self.asked["eval_data"] is None:
-            return self._split(examples)
-        return self.asked["data"], examples, self._read(self.asked["eval_data"], "eval_limit")
-
-    def _split(self, examples: Examples) -> tuple[Path, Examples, Examples]:
-        """A fifth of the prompts held out, told by their own hash; both parts are written below the folder."""
-        from boresight.data.read import read
-        from boresight.data.write import write
-
-        away = [int(short(e.prompt_text), 16) % 1000 < 1000 * HELD_OUT for e in examples]
-        prompts = {e.prompt_text for e, out in zip(examples, away, strict=True) if out}
-        if len(prompts) < LEAST or all(away):
-            raise InputError(
-                f"{len(prompts)} prompts would be held out of {len(examples)} examples, which is too few",
-                mend="name held-out data: --eval-data FILE",
-            )
-        paths = [self.folder / "data" / name for name in ("train.jsonl", "held-out.jsonl")]
-        for path, side in zip(paths, (False, True), strict=True):
-            write((e for e, out in zip(examples, away, strict=True) if out is side), path)
-        return paths[0], read(paths[0]), read(paths[1])
 
     def run(self) -> Comparison:
         """Train and measure what is missing, write after each run, and say what came of it."""
