@@ -94,10 +94,10 @@ def d2o_entropy(
     the one by likelihood alone lowers some of the other as well. Entropy is in nats, of a response given that it is not
     harmful, mean over prompts.
 
-    Where it stops holding: it takes long training. After 100 steps likelihood alone has kept more entropy (4.3 nats
-    against 4.0; the reference has 5.0), after 400 the two are alike, and after 1200 it is down to 1.7 against 3.3
-    (three seeds). D2O raises the few samples that it has of each prompt, so it too loses entropy. The first version,
-    with 100 steps and helpfulness in the same claim, did not hold.
+    Not shown: after 800 steps the two are alike over 8 seeds. In three seeds likelihood alone had kept more entropy
+    after 100 steps (4.3 nats against 4.0; the reference has 5.0), as much after 400, and less after 1200 (1.7 against
+    3.3), so it takes long training. D2O raises the few samples that it has of each prompt, so it too loses entropy.
+    The first version, with 100 steps and helpfulness in the same claim, did not hold.
     """
     method = "d2o" if arm == "treatment" else "pmpo"
     return {"entropy of the rest": outcomes(method, seeds, k=k, steps=steps, alpha=alpha, lr=lr)["entropy of the rest"]}

@@ -283,9 +283,9 @@ def test_a_record_of_the_project(key):
     assert {k: record[k] for k in words} == words, "boresight claims ID --write brings the words up to date"
     assert [(j["outcome"], j["expects"]) for j in record["judged"]] == [(e.outcome, e.words) for e in one.expects]
     assert record["seeds"] >= one.seeds
-    assert {k: [p["value"] for p in s["points"]] for k, s in record["sweep"].items()} == {
-        k: list(v) for k, v in one.sweep.items()
-    }
+    # A sweep may wait (--no-sweep); half of one is none.
+    swept = {k: [p["value"] for p in s["points"]] for k, s in record["sweep"].items()}
+    assert swept in ({}, {k: list(v) for k, v in one.sweep.items()})
     assert record["verdict"] != "broken"
     assert record["control"]["verdict"] != "holds"
     assert (ROOT / "docs" / "images" / "claims" / picture(record)).is_file()
