@@ -188,7 +188,8 @@ def test_off_policy_fires_where_the_whole_interval_is_beyond_a_nat():
     assert "off-policy" in {r.id for r in fired({"off_policy": near(1.4)})}
     assert "off-policy" not in {r.id for r in fired({"off_policy": near(1.2)})}
     found = choose({"off_policy": near(1.4), "pairs": near(1.0)}, Held(examples=9, texts=9, pairs=9, graded=9))
-    assert [s.method for s in found.suggestions][:3] == ["rpo-sft-regularizer", "sft", "wpo"]
+    # In which order they stand depends on the verdicts that are recorded.
+    assert {s.method for s in found.suggestions[:3]} == {"rpo-sft-regularizer", "sft", "wpo"}
 
 
 def test_a_condition_holds_only_for_the_whole_interval():

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from boresight.data.cache import root
@@ -105,7 +106,7 @@ def embeddings(reference: Reference, tables: Sequence[Rows], reporter: Reporter)
     """
     parts = [reference.fingerprint, *(rows.fingerprint for rows in tables)]
     key = hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
-    path = root() / "embeddings" / f"{key}.npy"
+    path = root() / "embeddings" / f"{key}.safetensors"
     prompts: dict[bytes, int] = {}
     order: list[NDArray[np.int32]] = []
     for rows in tables:
@@ -114,12 +115,12 @@ def embeddings(reference: Reference, tables: Sequence[Rows], reporter: Reporter)
             if prompts.setdefault(ids.tobytes(), len(order)) == len(order):
                 order.append(ids)
     if path.exists():
-        found = np.load(path, mmap_mode="r")
+        found = load_file(path)["embedding"]
     else:
         found = _embedded(reference, order, reporter)
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(f".{hashlib.blake2b(found.tobytes(), digest_size=4).hexdigest()}.npy")
-        np.save(aside, found)
+        aside = path.with_suffix(f".{hashlib.blake2b(found.tobytes(), digest_size=4).hexdigest()}")
+        save_file({"embedding": np.ascontiguousarray(found)}, aside)
         aside.replace(path)
     return lambda row: torch.from_numpy(np.array(found[prompts[prompt_of(row).tobytes()]], np.float32))
 
