@@ -95,7 +95,8 @@ def test_what_is_called_implemented_resolves_and_runs(entry):
     assert loss.shape == (2,)
     assert torch.isfinite(loss).all()
     # Two examples that differ must not get one and the same answer: a constant is no objective.
-    assert loss[0] != loss[1] or known.over == "batch"
+    # Over a batch, or with masks that are learnt, two may start alike.
+    assert loss[0] != loss[1] or known.over == "batch" or known.heads is not None
 
 
 def test_states_follow_from_the_register_and_the_row_alone():

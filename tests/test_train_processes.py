@@ -46,10 +46,18 @@ METHODS: list[dict[str, Any]] = [{"method": m} for m in ("dpo", "kto", "sft", "b
 METHODS += [{"method": m, "adapter": "lora", "lora_rank": 2} for m in ("dpo", "kto")]
 ALONE: list[dict[str, Any]] = [
     {"method": m, "data": "all.jsonl", "eval_data": "all.jsonl"}
-    for m in ("beta-dpo", "rpo-relative", "gradient-entanglement", "spo-preference-degree", "lipo", "typo", "sgdpo")
+    for m in (
+        "beta-dpo",
+        "rpo-relative",
+        "gradient-entanglement",
+        "spo-preference-degree",
+        "plackett-luce",
+        "typo",
+        "sgdpo",
+    )
 ]
 """What more methods need: the whole batch, embeddings, norms of gradients, heads, lists, samples, noise."""
-SPLITTABLE = ("beta-dpo", "gradient-entanglement", "lipo", "sgdpo")
+SPLITTABLE = ("beta-dpo", "gradient-entanglement", "plackett-luce", "sgdpo")
 MOVED = [METHODS[0], METHODS[5]]
 """Whose checkpoints are resumed on another number of processes."""
 COUNTED = ("length", "accuracy", "accuracy_mean", "chosen_length", "rejected_length")
