@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from boresight.data.checks.agreement import alpha
 from boresight.data.checks.cycles import Cycles, in_cycle
 from boresight.data.checks.flips import confident
 from boresight.data.checks.responses import refuses
-from boresight.data.example import Example, Pair, Response
+from boresight.data.example import Example, Label, Pair, Response
 from boresight.lab import Knobs, LanguageWorld, Writers
 from boresight.lab.preferences import draw
 from check_faults import clean, written
@@ -77,6 +78,13 @@ def test_alpha_of_nothing() -> None:
     nothing = alpha(np.array([[3.0, 0, 0], [2, 0, 0]]))
     assert np.isnan(nothing.value)
     assert (nothing.low, nothing.high) == (-1, 1)
+
+
+def test_annotators_who_always_say_the_same_have_no_alpha_and_the_findings_are_json() -> None:
+    found = check([Example("q", (Response("yes"),), labels=(Label(0, True, "ann"), Label(0, True, "bob")))])
+    assert found.facts["annotators"] == 2
+    assert "krippendorff_alpha" not in found.facts
+    json.dumps(found.to_dict(), allow_nan=False)
 
 
 @pytest.mark.parametrize("wrong", [0.5, 0.2, 0.05])

@@ -95,7 +95,7 @@ def rejected_step_by_step(p: list[float], alpha: float) -> list[bool]:
     return out
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.integers(0, 400).map(lambda k: k / 400), min_size=1, max_size=8), st.sampled_from([0.01, 0.05, 0.3]))
 def test_holm_rejects_what_the_procedure_rejects(p, alpha):
     adjusted = holm(p)

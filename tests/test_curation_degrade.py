@@ -47,7 +47,7 @@ words = st.lists(st.sampled_from(["a", "bear", "fox", "owl", "sits", "on", "rock
 )
 
 
-@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@settings(max_examples=100)
 @given(words, st.dictionaries(st.sampled_from(["a", "fox", "on", "owl"]), st.integers(0, 10)))
 def test_what_is_left_is_a_subsequence_and_shrinks(text: str, frequency: dict[str, int]) -> None:
     before = WORD.findall(text)

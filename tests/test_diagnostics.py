@@ -45,7 +45,7 @@ def tied(parameter: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
     return table[0], table[1]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6))
 def test_predicts_what_a_step_of_dpo_does(seed: int) -> None:
     """On a softmax with shared features: the signs of both changes, wherever they are not within rounding of 0."""

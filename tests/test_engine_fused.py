@@ -117,7 +117,7 @@ def test_a_second_backward_pass_gives_the_same_gradient_even_after_the_first_was
         torch.testing.assert_close(2.0 * a, b, rtol=1e-10, atol=1e-13)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 12), st.integers(1, 5), st.integers(1, 40), st.integers(1, 5), st.integers(1, 300), st.data())
 def test_any_shape_any_partition(tokens, width, vocabulary, parts, room, data):
     leaves = inputs(tokens=tokens, width=width, vocabulary=vocabulary, seed=tokens + 100 * vocabulary)

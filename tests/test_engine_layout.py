@@ -12,7 +12,7 @@ from boresight.engine import pad
 from boresight.engine.layout import PackedBatch, by_prompt, pack, packed_length
 from boresight.engine.padded import portions
 
-steady = settings(max_examples=150, deadline=None, derandomize=True, database=None)
+steady = settings(max_examples=150)
 
 
 def tokens(ids: list[int], mask: list[int]) -> Tokens:

@@ -163,7 +163,7 @@ def pair():
     return TokenLogProbs(model), untouched
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@settings(max_examples=40)
 @given(st.lists(lengths, max_size=4), st.integers(0, 2**16))
 def test_any_shapes_in_any_order(pair, shapes, seed):
     module, untouched = pair

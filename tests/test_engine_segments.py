@@ -15,7 +15,7 @@ from boresight.engine import segments
 from boresight.engine.layout import Group
 from boresight.engine.segments import Blocks, CannotPack, Laid, _attention, _Segments, attend, register
 
-steady = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+steady = settings(max_examples=60)
 
 GROUPS = (Group(0, 5, (3, 1, 4)), Group(13, 7, ()), Group(20, 1, (1,)), Group(22, 0, (3, 2, 4)), Group(31, 3, (2, 2)))
 LENGTH = 38

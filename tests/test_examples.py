@@ -116,7 +116,7 @@ def examples_of(draw: st.DrawFn) -> Example:
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(items=st.lists(examples_of(), min_size=1, max_size=4), end=st.sampled_from([".jsonl", ".jsonl.gz"]))
 def test_what_is_written_is_read_back(items: list[Example], end: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("written")
@@ -160,7 +160,7 @@ raw_turns = st.lists(turn.map(lambda m: {"role": m.role, "content": m.content}))
 row_like = st.dictionaries(st.sampled_from(KEYS + MORE), anything | raw_turns, max_size=7)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(rows=st.lists(anything | row_like, max_size=4), format=st.none() | st.sampled_from(sorted(forms())))
 def test_no_row_breaks_the_reader(rows: list[Any], format: str | None) -> None:
     try:
@@ -172,7 +172,7 @@ def test_no_row_breaks_the_reader(rows: list[Any], format: str | None) -> None:
     assert len(list(examples)) == examples.report.read
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(values=st.lists(anything, max_size=4), indent=st.none() | st.integers(0, 2), size=st.integers(1, 9))
 def test_lists_are_decoded_alike_in_pieces_of_any_size(
     values: list[Any], indent: int | None, size: int, tmp_path_factory: pytest.TempPathFactory

@@ -61,7 +61,7 @@ def test_agrees_with_independent_rewrite_wherever_hypothesis_looks(id: str) -> N
     known = ALL[id]
     around = dress_around(known, Around(), random.Random(15))
 
-    @settings(max_examples=60, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=60)
     @given(plain(known))
     def agrees(example: Pair | Single | Scores | Listed) -> None:
         dress(example, random.Random(16), around)

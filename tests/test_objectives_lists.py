@@ -22,7 +22,7 @@ def made(some: list[list[tuple[float, int]]]) -> tuple[ListLogProbs, torch.Tenso
     return ListLogProbs(LogProbs.from_sums(values), list_of=owner, count=len(some), grades=grades), values
 
 
-@settings(max_examples=80, deadline=None, derandomize=True, database=None)
+@settings(max_examples=80)
 @given(lists)
 def test_views_equal_plain_loops(some: list[list[tuple[float, int]]]) -> None:
     batch, values = made(some)

@@ -11,7 +11,7 @@ from torch import Tensor
 from boresight.objectives import LogProbs, PairLogProbs, PairScores, PairSide, ResponseLogProbs, dpo, kto
 
 ragged = st.lists(st.lists(st.floats(-50, 0), max_size=6), max_size=7)
-steady = settings(max_examples=80, deadline=None, derandomize=True, database=None)
+steady = settings(max_examples=80)
 
 
 def logprobs(sequences: list[list[float]]) -> LogProbs:

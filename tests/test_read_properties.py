@@ -25,7 +25,7 @@ from boresight.training.recipefile import read_recipe
 
 ANY = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 SAID = ANY.filter(str.strip)
-FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(autouse=True)
@@ -148,7 +148,7 @@ def test_csv_of_any_shape_is_read_or_counted(tmp_path: Path, rows: list[list[str
     assert report.skipped == 1 + filled - report.read
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(examples(), min_size=1, max_size=6))
 def test_check_of_any_examples_says_what_it_found_and_can_be_shown(made: list[Example]) -> None:
     from rich.console import Console
@@ -210,7 +210,7 @@ def test_any_recipe_is_a_mapping_or_a_clean_error(tmp_path: Path, text: str) -> 
     assert len(found) == len(yaml.compose(text, Loader=yaml.SafeLoader).value)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.fixed_dictionaries(
         {"model": SAID, "data": SAID, "out": SAID},

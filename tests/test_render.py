@@ -36,7 +36,7 @@ ANSWER = TEXT.filter(lambda t: bool(t.strip()))
 
 
 @pytest.mark.parametrize(("kind", "chat"), EVERY)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(prompt=TEXT, answer=ANSWER)
 def test_what_is_trained_is_the_answer_as_rendered_and_one_end(
     kind: str, chat: str | None, prompt: str, answer: str
@@ -68,7 +68,7 @@ def test_what_is_trained_is_the_answer_as_rendered_and_one_end(
 
 
 @pytest.mark.parametrize(("kind", "chat"), EVERY)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(prompt=ANSWER, one=ANSWER, two=ANSWER)
 def test_both_responses_of_a_pair_share_the_prompt(
     kind: str, chat: str | None, prompt: str, one: str, two: str

@@ -39,7 +39,7 @@ def test_pitfall_03_too_long_is_dropped_by_default_and_said() -> None:
     assert isinstance(short, Encoded)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     prompt=st.integers(0, 60), answers=st.lists(st.integers(1, 60), min_size=1, max_size=4), limit=st.integers(2, 80),
     policy=st.sampled_from(["drop", "cut-prompt", "cut-both"]), bos=st.booleans(),

@@ -106,7 +106,7 @@ def test_pitfall_03_answers_without_an_end_are_counted() -> None:
     assert any("given an end-of-turn: 4" in line for line in rows.report.lines())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(
         st.tuples(
@@ -152,7 +152,7 @@ def test_demonstrations_and_labels() -> None:
 # ---- mismatched prompts
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.integers(0, 6), min_size=2, max_size=40), st.integers(0, 5))
 def test_pitfall_14_derangement(prompts: list[int], seed: int) -> None:
     values = np.asarray(prompts, np.uint64)

@@ -116,7 +116,7 @@ token = st.tuples(st.integers(0, 3), st.floats(-4, 4))
 response = st.lists(token, min_size=1, max_size=8)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(response, response), min_size=1, max_size=4),
     st.lists(st.integers(0, 3), min_size=8, max_size=8),

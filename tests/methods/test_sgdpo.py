@@ -88,7 +88,7 @@ def test_a_short_partner_shortens_the_pilot() -> None:
 ragged = st.lists(st.lists(st.tuples(st.floats(-3, 3), st.integers(0, 3)), min_size=1, max_size=7), min_size=1)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@settings(max_examples=60)
 @given(ragged, st.floats(0.05, 1), st.floats(0.05, 1))
 def test_ragged_batches_with_equal_noise(some: list[list[tuple[float, int]]], r1: float, r2: float) -> None:
     """Every response against the next one; noise of four values only, so that many are equal: the first one counts."""

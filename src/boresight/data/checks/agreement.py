@@ -122,10 +122,10 @@ class Agreement(Check):
             yield self.found("odd-annotators", len(odd), judged or len(votes), rows, more=more)
 
     def facts(self) -> dict[str, Any]:
-        """Alpha and the annotators with most votes."""
+        """Alpha, unless all votes are of one value, and the annotators with most votes."""
         names = self.setting.columns.annotators
         found: dict[str, Any] = {"annotators": len(names)} if names else {}
-        if self.alpha is not None:
+        if self.alpha is not None and not np.isnan(self.alpha.value):
             found["krippendorff_alpha"] = self.alpha.to_dict()
         if self.listed:
             found["by_annotator"] = list(self.listed)
