@@ -14,7 +14,7 @@ from boresight.data.tokens import Row, Tokens
 from boresight.data.views import graded
 from boresight.objectives import ListLogProbs, objectives
 from boresight.training import coupled
-from boresight.training.batches import assemble, places, sequences
+from boresight.training.batches import Places, assemble, sequences
 from boresight.training.drawn import prompt_of
 from boresight.training.known import differences, noise
 from boresight.training.live import with_states
@@ -166,15 +166,15 @@ def test_noise_is_uniform_and_belongs_to_the_sequence() -> None:
 
 @pytest.mark.parametrize("method", ["dpo", "lipo", "typo", "pmpo", "sft"])
 def test_any_part_of_the_rows_has_its_own_sequences(method, base, data) -> None:
-    """`places` picks of all sequences those that `sequences` names for some rows alone, samples too."""
+    """`Places` picks of all sequences those that `sequences` names for some rows alone, samples too."""
     known = objectives()[method]
     job = job_of(base, data, method=method, sample_tokens=4)
     rows = [job.rows[i] for i in range(5)]
-    whole = sequences(known, rows)
+    whole, places = sequences(known, rows), Places.of(known, rows)
     for part in ([0], [1, 3], [4, 0, 2], []):
         alone = sequences(known, [rows[r] for r in part])
-        assert [whole[k].key() for k in places(known, rows, part)] == [t.key() for t in alone]
-    assert sorted(k for r in range(5) for k in places(known, rows, [r])) == list(range(len(whole)))
+        assert [whole[k].key() for k in places.some(part)] == [t.key() for t in alone]
+    assert sorted(k for r in range(5) for k in places[r]) == list(range(len(whole)))
 
 
 def test_lists_are_put_together_with_their_grades(base, data) -> None:

@@ -66,22 +66,35 @@ def sequences(objective: Objective, rows: Sequence[Row]) -> list[Tokens]:
 
     Of pairs all chosen, then all rejected; else row by row. Behind them the samples, row by row.
     """
-    found = [own(objective, row) for row in rows]
-    first = _by_side(found) if _sided(objective) else [t for some in found for t in some]
-    return first + [t for row in rows for t in sampled(row)]
+    return _in_order(objective, [own(objective, row) for row in rows]) + [t for row in rows for t in sampled(row)]
 
 
-def places(objective: Objective, rows: Sequence[Row], part: Sequence[int]) -> list[int]:
-    """Where in `sequences(objective, rows)` those of some of the rows stand, in their own order."""
-    counts = [len(own(objective, row)) for row in rows]
-    total = sum(counts)
-    starts = [sum(counts[:r]) for r in part]
-    mine = [[s + k for k in range(counts[r])] for s, r in zip(starts, part, strict=True)]
-    if _sided(objective):
-        mine = [[r + k * len(rows) for k in range(counts[r])] for r in part]
-    drawn = [row.sampled for row in rows]
-    behind = [total + sum(drawn[:r]) + k for r in part for k in range(drawn[r])]
-    return (_by_side(mine) if _sided(objective) else [k for some in mine for k in some]) + behind
+@dataclass(frozen=True)
+class Places:
+    """Where each row's sequences stand in `sequences(objective, rows)`: its own ones, and its samples."""
+
+    objective: Objective
+    own: list[list[int]]
+    drawn: list[list[int]]
+
+    @classmethod
+    def of(cls, objective: Objective, rows: Sequence[Row]) -> Places:
+        """The places of all rows, found in one pass."""
+        found = cls(objective, [[] for _ in rows], [[] for _ in rows])
+        owners = _in_order(objective, [[r] * len(own(objective, row)) for r, row in enumerate(rows)])
+        for place, r in enumerate(owners):
+            found.own[r].append(place)
+        for place, r in enumerate((r for r, row in enumerate(rows) for _ in sampled(row)), len(owners)):
+            found.drawn[r].append(place)
+        return found
+
+    def __getitem__(self, row: int) -> list[int]:
+        """Of one row, its samples last."""
+        return self.own[row] + self.drawn[row]
+
+    def some(self, part: Sequence[int]) -> list[int]:
+        """Of some of the rows, in the order that `sequences` gives these rows alone."""
+        return _in_order(self.objective, [self.own[r] for r in part]) + [k for r in part for k in self.drawn[r]]
 
 
 def mismatched(rows: Sequence[Row]) -> list[Tokens]:
@@ -105,7 +118,7 @@ def assemble(
     context = context or Context()
     device, needs = policy.values.device, objective.needs
     each = [own(objective, row) for row in rows]
-    sides = _by_side(each) if _sided(objective) else [t for some in each for t in some]
+    sides = _in_order(objective, each)
     drawn = [t for row in rows for t in sampled(row)]
     cut = _Cut([t.response_length for t in (*sides, *drawn)])
 
@@ -116,9 +129,9 @@ def assemble(
         """These log-probs as one side of the batch."""
         if values is None:
             return None
-        if not _sided(objective):
-            return cut(values, 0, len(sides))
-        return PairSide(cut(values, 0, len(rows)), cut(values, len(rows), 2 * len(rows)))
+        if objective.takes is PairLogProbs:
+            return PairSide(cut(values, 0, len(rows)), cut(values, len(rows), 2 * len(rows)))
+        return cut(values, 0, len(sides))
 
     samples = None
     if "samples" in needs:
@@ -134,10 +147,7 @@ def assemble(
         names = sorted({name for row in rows for name in row.scores})
         nothing = [(float("nan"),) * len(some) for some in each]
         by_row = {n: [row.scores.get(n, none) for row, none in zip(rows, nothing, strict=True)] for n in names}
-        scores = {
-            n: numbers(_by_side(v) if _sided(objective) else [x for some in v for x in some], policy.values.dtype)
-            for n, v in by_row.items()
-        }
+        scores = {n: numbers(_in_order(objective, v), policy.values.dtype) for n, v in by_row.items()}
     grades = scores.pop("grade", None)
     statistics = {n: v for n, v in context.statistics.items() if n != "mismatched_kl"}
     given = Given(
@@ -166,13 +176,11 @@ def assemble(
     )
 
 
-def _sided(objective: Objective) -> bool:
-    return objective.takes in (PairLogProbs, PairScores)
-
-
-def _by_side(rows: Sequence[Sequence[Any]]) -> list[Any]:
-    """First entries of all rows, then second entries, and so on."""
-    return [some[side] for side in range(len(rows[0]) if rows else 0) for some in rows]
+def _in_order(objective: Objective, rows: Sequence[Sequence[Any]]) -> list[Any]:
+    """What is told of each row's own sequences as one list: of pairs first entries, then second ones; else by row."""
+    if objective.takes in (PairLogProbs, PairScores):
+        return [some[side] for side in range(len(rows[0]) if rows else 0) for some in rows]
+    return [one for some in rows for one in some]
 
 
 class _Cut:

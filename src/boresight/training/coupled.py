@@ -8,6 +8,7 @@ processes (Gao et al. 2021, gradient caching). It costs a forward pass more.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from torch import Tensor
 from boresight.data.tokens import Row
 from boresight.engine.loss import total_loss
 from boresight.objectives import LogProbs
-from boresight.training.batches import Batch, Context, places
+from boresight.training.batches import Batch, Context
 from boresight.training.distributed import exchange
 from boresight.training.guard import Losses
 from boresight.training.metrics import Meter, measure
@@ -40,7 +41,7 @@ class Coupled:
     """A global batch and its loss.
 
     losses: (rows,), before weights. slopes: for each row, what the loss changes by with each log-prob of the row's
-    sequences, in the order of `places`; empty where no gradient is wanted.
+    sequences, its samples last; empty where no gradient is wanted.
     """
 
     batch: Batch
@@ -68,9 +69,10 @@ def accumulate(
         raise stopped(job, numbers, whole.losses, step, folder)
     scale = (job.accelerator.num_processes if job.split else 1) / divisor
     slopes: dict[int, list[Tensor]] = {}
+    times = Counter(numbers)
     for number, mine in zip(numbers, whole.slopes, strict=True):
         # A row that is in the batch twice goes twice through the model, each time with half of both slopes' sum.
-        share = [slope / list(numbers).count(number) for slope in mine]
+        share = [slope / times[number] for slope in mine]
         slopes[number] = [a + b for a, b in zip(slopes[number], share, strict=True)] if number in slopes else share
 
     def work() -> None:
@@ -109,7 +111,7 @@ def gathered(job: Job, numbers: Sequence[int], *, held_out: bool = False, then: 
                 pieces = np.split(policy.values.float().cpu().numpy(), ends[:-1])
                 for row, (number, live) in enumerate(zip(key.numbers, key.live, strict=True)):
                     if live:
-                        mine[number] = [pieces[k] for k in places(job.objective, micro.rows, [row])]
+                        mine[number] = [pieces[k] for k in micro.places[row]]
         return mine
 
     found: Values = {}
@@ -128,7 +130,7 @@ def made(
 ) -> Coupled:
     """The objective on a whole global batch, and its slopes. values: log-probs of each row's sequences."""
     micro = ready(job.objective, job.kept, rows)
-    where = [places(job.objective, micro.rows, [row]) for row in range(len(micro.rows))]
+    where = [micro.places[row] for row in range(len(micro))]
     pieces = {k: one for mine, some in zip(where, values, strict=True) for k, one in zip(mine, some, strict=True)}
     order = [pieces[k] for k in range(len(micro.tokens))]
     leaf = torch.from_numpy(np.concatenate([np.zeros(0, np.float32), *order])).to(job.device)
@@ -149,15 +151,11 @@ def made(
 
 def surrogate(job: Job, micro: Micro, slopes: Sequence[Sequence[Tensor]]) -> Tensor:
     """Sum of slope * log-prob over the micro-batch's tokens: its gradient is that of the loss. slopes: of each row."""
-    parts, numbers = job.pieces(micro)
+    _, numbers = job.pieces(micro)
+    slope_at = {k: one for row, mine in enumerate(slopes) for k, one in zip(micro.places[row], mine, strict=True)}
 
     def loss_of(g: int, policy: LogProbs) -> Tensor:
-        by_place = {
-            k: slope
-            for row in parts[g]
-            for k, slope in zip(places(job.objective, micro.rows, [row]), slopes[row], strict=True)
-        }
-        return (policy.values * torch.cat([by_place[k] for k in numbers[g]])).sum()
+        return (policy.values * torch.cat([slope_at[k] for k in numbers[g]])).sum()
 
     with job.accelerator.autocast():
         total, _ = total_loss(job.module, micro.tokens, numbers, loss_of, job.pad_id, job.device)

@@ -28,7 +28,7 @@ from boresight.errors import InputError
 from boresight.objectives import LogProbs, Objective, PairScores
 from boresight.training import extra, live, twin
 from boresight.training.ahead import Ahead
-from boresight.training.batches import Batch, Context, assemble, own, places, sampled
+from boresight.training.batches import Batch, Context, assemble, own, sampled
 from boresight.training.distributed import equalise, exchange, launched_split, split, together
 from boresight.training.guard import Flags, fused, lazily
 from boresight.training.known import noise
@@ -208,7 +208,7 @@ class Job:
         vocabulary = int(self.model.config.get_text_config().vocab_size)
         lengths = [sum(t.response_length for t in (*own(self.objective, row), *sampled(row))) for row in micro.rows]
         parts = parts_of(lengths, vocabulary)
-        return parts, [places(self.objective, micro.rows, part) for part in parts]
+        return parts, [micro.places.some(part) for part in parts]
 
     def _laid(self, micro: Micro, known: dict[str, Tensor]) -> LogProbs:
         """What is known of tokens, beside log-probs that nobody reads."""

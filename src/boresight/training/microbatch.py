@@ -12,7 +12,7 @@ from torch import Tensor
 from boresight.data.tokens import Row, Tokens
 from boresight.engine.store import ReferenceStore
 from boresight.objectives import LogProbs, Objective
-from boresight.training.batches import mismatched, own, sequences
+from boresight.training.batches import Places, mismatched, own, sequences
 from boresight.training.known import per_token
 
 
@@ -40,14 +40,16 @@ class Kept:
 class Micro:
     """Rows that go through the model at once, and all that is known of them; tensors on CPU.
 
-    tokens: the sequences that the loss is made of. live: (rows,) bool, False where a row only fills up. weights:
-    (rows,) fp32, 0 there. lengths: (rows,) fp32, response tokens without samples. reference, others: log-probs of
-    `tokens`, where needed. per_token: what is known of their response tokens, by name. embedding: (rows, width).
-    mismatched, mismatched_reference: sequences behind other rows' prompts, where needed.
+    tokens: the sequences that the loss is made of. places: where each row's stand among them. live: (rows,) bool,
+    False where a row only fills up. weights: (rows,) fp32, 0 there. lengths: (rows,) fp32, response tokens without
+    samples. reference, others: log-probs of `tokens`, where needed. per_token: what is known of their response tokens,
+    by name. embedding: (rows, width). mismatched, mismatched_reference: sequences behind other rows' prompts, where
+    needed.
     """
 
     rows: list[Row]
     tokens: list[Tokens]
+    places: Places
     live: Tensor
     weights: Tensor
     lengths: Tensor
@@ -73,6 +75,7 @@ def ready(objective: Objective, kept: Kept, rows: Sequence[Row], live: Sequence[
         return Micro(
             rows=list(rows),
             tokens=tokens,
+            places=Places.of(objective, rows),
             live=torch.tensor(live, dtype=torch.bool),
             weights=torch.tensor([r.weight if counts else 0.0 for r, counts in zip(rows, live, strict=True)]),
             lengths=torch.tensor([float(sum(t.response_length for t in own(objective, row))) for row in rows]),

@@ -20,7 +20,7 @@ from boresight.engine.proof import Bench, Line, absent, alone, batches, judged
 from boresight.engine.proof_model import gradient, gradient_lines
 from boresight.objectives import ListLogProbs, LogProbs, ResponseLogProbs
 from boresight.training import coupled
-from boresight.training.batches import Context, assemble, own, places
+from boresight.training.batches import Context, assemble, own
 from boresight.training.job import Job
 from boresight.training.live import through_states, with_states
 from boresight.training.microbatch import Kept, ready
@@ -196,8 +196,7 @@ def _whole(job: Job, rows: list[Row], context: Context, at_once: int) -> list[fl
             policy = job.forward(micro.tokens)
             assert isinstance(policy, LogProbs)
             pieces = policy.values.cpu().float().split([t.response_length for t in micro.tokens])
-            for row in range(len(micro.rows)):
-                values.append([pieces[k].numpy() for k in places(job.objective, micro.rows, [row])])
+            values += [[pieces[k].numpy() for k in micro.places[row]] for row in range(len(micro))]
     weightless = [replace(row, weight=1.0) for row in rows]
     whole = coupled.made(job, weightless, values, context)
     done = 0
