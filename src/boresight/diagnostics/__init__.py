@@ -13,15 +13,31 @@ from boresight.diagnostics.differential_information import information, informat
 from boresight.diagnostics.embeddings import distinguishability
 from boresight.diagnostics.gradients import Entanglement, entanglement
 from boresight.diagnostics.mass import Masses, gradient_ratio, masses
+from boresight.diagnostics.ranking_accuracy import (
+    Ranking,
+    difficulty,
+    ideal_margin,
+    ranked_by_loss,
+    ranking,
+    ranking_accuracy,
+    turning_loss,
+)
 
 __all__ = [
     "Entanglement",
     "Masses",
+    "Ranking",
+    "difficulty",
     "distinguishability",
     "entanglement",
     "gradient_ratio",
+    "ideal_margin",
     "information",
     "information_entropy",
     "masses",
+    "ranked_by_loss",
+    "ranking",
+    "ranking_accuracy",
     "rejected_law",
+    "turning_loss",
 ]
