@@ -1,0 +1,102 @@
+"""Concepts of which a judge says which response has more: from words to a number for each pair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import nan
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boresight.errors import InputError, RunError
+
+Judge = Callable[[str, str, str, str], float | None]
+"""judge(question, prompt, first, second): 1 if the first response has more of it, -1 if the second, 0 if neither; None
+if it cannot be told."""
+
+SAME = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Concept:
+    """What a judge is asked: which response has more of it. `name` is a word or two, `question` says what is meant."""
+
+    name: str
+    question: str
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a judge said of concepts.
+
+    values: (n, K) in {-1, -0.5, 0, 0.5, 1}, the mean of both orders; 0 where nothing could be told. unknown: (K,) how
+    many pairs it could not tell of. turned: (K,) the share of pairs on which it contradicted itself when the responses
+    were exchanged: it then judged the place, and the two verdicts cancel out; nan without a pair.
+    """
+
+    values: NDArray[np.float64]
+    unknown: NDArray[np.int64]
+    turned: NDArray[np.float64]
+
+
+def ask(pairs: Sequence[tuple[str, str, str]], concepts: Sequence[Concept], judge: Judge) -> Asked:
+    """Ask a judge of every pair (prompt, first, second) and concept, in both orders.
+
+    Raises RunError that names the concept and the pair if the judge fails or says something else than -1, 0, 1 or None.
+    """
+    values = np.zeros((len(pairs), len(concepts)))
+    unknown, turned = np.zeros(len(concepts), np.int64), np.zeros(len(concepts))
+    for i, (prompt, first, second) in enumerate(pairs):
+        for k, concept in enumerate(concepts):
+            said = [
+                _once(judge, concept, i, prompt, first, second),
+                _once(judge, concept, i, prompt, second, first),
+            ]
+            if said[0] is None or said[1] is None:
+                unknown[k] += 1
+                continue
+            values[i, k] = (said[0] - said[1]) / 2
+            turned[k] += abs(said[0]) > SAME and abs(said[0] - said[1]) < SAME
+    known = len(pairs) - unknown
+    return Asked(values, unknown, np.divide(turned, known, out=np.full(len(concepts), nan), where=known > 0))
+
+
+def read_concepts(path: str | Path) -> list[Concept]:
+    """Concepts from a text file, one a line: a name, a colon, and what is meant; lines that begin with # are left out.
+
+    Raises InputError for a file that cannot be read, a line without a colon, or a name given twice.
+    """
+    try:
+        lines = Path(path).read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}", mend="give a text file, one concept a line") from None
+    found: dict[str, Concept] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        name, colon, question = (part.strip() for part in line.partition(":"))
+        if not (colon and name and question):
+            raise InputError(f"{path}:{number}: {line!r} is no concept", mend="write NAME: what is meant by it")
+        if name in found:
+            raise InputError(f"{path}:{number}: {name!r} is given twice", mend="give each concept a name of its own")
+        found[name] = Concept(name, question)
+    if not found:
+        raise InputError(f"{path}: there is no concept in it", mend="write NAME: what is meant by it, one a line")
+    return list(found.values())
+
+
+def _once(judge: Judge, concept: Concept, pair: int, prompt: str, first: str, second: str) -> float | None:
+    try:
+        said = judge(concept.question, prompt, first, second)
+    except Exception as error:  # it is somebody's own code, or an endpoint
+        why = f"{type(error).__name__}: {error}"
+        raise RunError(f"the judge failed on {concept.name!r} of pair {pair + 1}: {why}") from error
+    if said is None:
+        return None
+    if said not in (-1, 0, 1):
+        raise RunError(
+            f"the judge said {said!r} of {concept.name!r} in pair {pair + 1}", mend="let it return 1, 0, -1 or None"
+        )
+    return float(said)
