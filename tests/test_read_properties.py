@@ -54,7 +54,7 @@ def examples(draw: st.DrawFn) -> Example:
     pairs = [Pair(*draw(sides), draw(weight), draw(st.booleans()), draw(who)) for _ in range(draw(st.integers(0, 2)))]
     value = st.floats(allow_nan=False, allow_infinity=False, width=32)
     scores = [Score(i, draw(value), draw(SAID), draw(who)) for i in range(draw(st.integers(0, count)))]
-    labels = [Label(i, draw(st.booleans()), draw(who)) for i in range(draw(st.integers(0, count)))]
+    labels = [Label(i, draw(st.booleans()), draw(who), draw(weight)) for i in range(draw(st.integers(0, count)))]
     ranks = tuple(draw(st.permutations(range(1, count + 1)))) if draw(st.booleans()) else ()
     about = {key: draw(st.none() | ANY) for key in ("user", "group", "domain", "id", "source")}
     return Example(prompt, responses, tuple(pairs), tuple(scores), tuple(labels), ranks, **about)

@@ -20,7 +20,8 @@ def test_pairs_that_are_there_are_kept_even_if_they_contradict_each_other() -> N
     assert pairs(example) == [votes[0], votes[1], votes[3]]
     assert demonstrations(example) == [0, 1, 2]
     assert labelled(example) == [
-        Label(0, True, "x"), Label(1, False, "x"), Label(1, True), Label(0, False), Label(2, True), Label(0, False)
+        Label(0, True, "x"), Label(1, False, "x"), Label(1, True, weight=2.0), Label(0, False, weight=2.0),
+        Label(2, True), Label(0, False),
     ]  # fmt: skip
 
 

@@ -55,11 +55,12 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """One response marked desirable or not."""
+    """One response marked desirable or not. Weights are positive."""
 
     response: int
     desirable: bool
     annotator: str | None = None
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +103,9 @@ class Example:
             raise ValueError(f"feedback points at response {bad}, but there are {count} responses")
         if any(p.chosen == p.rejected for p in self.pairs):
             raise ValueError("a pair compares a response with itself")
-        if any(not (isfinite(p.weight) and p.weight > 0) for p in self.pairs):
-            raise ValueError("a pair's weight must be a positive finite number")
+        for what, given in (("pair", self.pairs), ("label", self.labels)):
+            if any(not (isfinite(f.weight) and f.weight > 0) for f in given):
+                raise ValueError(f"a {what}'s weight must be a positive finite number")
         if not all(isfinite(f.value) for given in (self.scores, self.steps) for f in given):
             raise ValueError("a score must be a finite number")
         if self.ranks and len(self.ranks) != count:

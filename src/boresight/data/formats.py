@@ -88,9 +88,9 @@ def _sides(row: Cells) -> tuple[Score, ...]:
 
 @form("unpaired", f"{PROMPT} completion|response label", f"{PROMPT} completion|response desirable")
 def unpaired(row: Cells) -> Example:
-    """One response and whether it is desirable: true or false, 1 or 0."""
+    """One response and whether it is desirable: true or false, 1 or 0. Optional: weight, annotator."""
     prompt, content = answered(row, first_of(row, "completion", "response"))
-    label = Label(0, flag(row, first_of(row, "label", "desirable")), name(row, "annotator"))
+    label = Label(0, flag(row, first_of(row, "label", "desirable")), name(row, "annotator"), weight_of(row))
     return Example(prompt, (Response(content, name(row, "model")),), labels=(label,), **about(row))
 
 
@@ -203,7 +203,7 @@ def example(row: Cells) -> Example:
         each(row, "responses", _response),
         pairs=each(row, "pairs", _pair),
         scores=each(row, "scores", _own_score),
-        labels=each(row, "labels", lambda x: Label(_of(x), flag(x, "desirable"), _who(x))),
+        labels=each(row, "labels", lambda x: Label(_of(x), flag(x, "desirable"), _who(x), weight_of(x))),
         ranks=tuple(
             whole({"ranks": r}, "ranks", -(2**31)) for r in (listing(row, "ranks") if has(row, "ranks") else ())
         ),

@@ -34,7 +34,7 @@ class ExampleTable(Protocol):
     def __getitem__(self, index: int, /) -> Example: ...
 
 
-FORMAT = 4
+FORMAT = 5
 """Part of every fingerprint: raise it when the same data would be made into other rows."""
 
 
@@ -98,7 +98,7 @@ def fingerprint(examples: ExampleTable) -> str:
 
 
 def wanted(example: Example, *, kind: Kind, labelled: bool | Labels, ranked: Ranked) -> list[Any]:
-    """The pairs, lists (grade by response), or (response, desirable or None), that an example's rows are made of.
+    """What an example's rows are made of: pairs, lists (grade by response), or (response, desirable or None, weight).
 
     Ties are left out.
     """
@@ -109,9 +109,9 @@ def wanted(example: Example, *, kind: Kind, labelled: bool | Labels, ranked: Ran
     if kind == "lists":
         return views.graded(example)
     if labelled not in (False, "no"):
-        found = [(label.response, label.desirable) for label in views.labelled(example)]
-        return [(i, good) for i, good in found if not good] if labelled == "negatives" else found
-    return [(i, None) for i in views.demonstrations(example)]
+        some = [label for label in views.labelled(example) if labelled != "negatives" or not label.desirable]
+        return [(label.response, label.desirable, label.weight) for label in some]
+    return [(i, None, 1.0) for i in views.demonstrations(example)]
 
 
 class _Maker:
@@ -236,8 +236,8 @@ class _Maker:
         yield Row(sequences, weight, desirable, index, example.source, scores=given, steps=tuple(steps))
 
     def _singles(self, index: int, example: Example, source: str, found: list[Any]) -> Iterator[Row]:
-        encoded = self._encoded(example, {i for i, _ in found})
-        for response, desirable in found:
+        encoded = self._encoded(example, {i for i, *_ in found})
+        for response, desirable, weight in found:
             whole = encoded[response]
             number = self.candidate
             self.candidate += 1
@@ -254,7 +254,9 @@ class _Maker:
                     continue
                 self.report.cut_mismatched += behind.cut_prompt > 0
                 more = (behind.tokens,)
-            yield from self._row(index, example, source, {response: whole}, desirable=desirable, more=more)
+            yield from self._row(
+                index, example, source, {response: whole}, weight=weight, desirable=desirable, more=more
+            )
 
     def _count(self, source: str, *sequences: Encoded) -> None:
         report = self.report

@@ -152,7 +152,7 @@ def responses_of(row: Cells, key: str, least: int) -> tuple[Response, ...]:
 
 
 def weight_of(row: Cells) -> float:
-    """The weight of a row's pair, 1 where it names none."""
+    """The weight of a row's pair or label, 1 where it names none."""
     weight = number(row, "weight") if filled(row, "weight") else 1.0
     if weight <= 0:
         raise Bad("weight", "a number above 0", show(row["weight"]))

@@ -42,7 +42,9 @@ SCHEMA = pa.schema(
             _struct(chosen=pa.int32(), rejected=pa.int32(), weight=pa.float64(), tie=pa.bool_(), annotator=pa.string())
         ),
         "scores": pa.list_(_struct(response=pa.int32(), value=pa.float64(), name=pa.string(), annotator=pa.string())),
-        "labels": pa.list_(_struct(response=pa.int32(), desirable=pa.bool_(), annotator=pa.string())),
+        "labels": pa.list_(
+            _struct(response=pa.int32(), desirable=pa.bool_(), annotator=pa.string(), weight=pa.float64())
+        ),
         "ranks": pa.list_(pa.int32()),
         "steps": pa.list_(_struct(response=pa.int32(), step=pa.int32(), value=pa.float64())),
         **dict.fromkeys(("user", "group", "domain", "id", "source"), pa.string()),

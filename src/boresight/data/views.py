@@ -45,11 +45,13 @@ def demonstrations(example: Example) -> list[int]:
 
 
 def labelled(example: Example) -> list[Label]:
-    """Its labels; else the two sides of every pair of `pairs(example)`: chosen desirable, rejected not."""
+    """Its labels; else the two sides of every pair of `pairs(example)`: chosen desirable, rejected not, each with the
+    pair's weight.
+    """
     if example.labels:
         return list(example.labels)
     return [
-        Label(response, desirable, pair.annotator)
+        Label(response, desirable, pair.annotator, pair.weight)
         for pair in pairs(example)
         for response, desirable in ((pair.chosen, True), (pair.rejected, False))
     ]
@@ -59,14 +61,15 @@ def graded(example: Example) -> list[dict[int, float]]:
     """Its lists: each a grade, higher is better, for two responses or more that are not all alike, best first.
 
     One list from its ranks; else from its scores; else from its labels (desirable 1, others 0; the mean over
-    annotators); else one list of two for each pair.
+    annotators, by weight); else one list of two for each pair.
     """
     worth = {i: -float(rank) for i, rank in enumerate(example.ranks)} or mean_scores(example)
     if not worth:
-        given: dict[int, list[float]] = {}
+        votes: dict[int, tuple[float, float]] = {}
         for label in example.labels:
-            given.setdefault(label.response, []).append(float(label.desirable))
-        worth = {i: sum(values) / len(values) for i, values in given.items()}
+            for_it, all_ = votes.get(label.response, (0.0, 0.0))
+            votes[label.response] = (for_it + label.weight * label.desirable, all_ + label.weight)
+        worth = {i: for_it / all_ for i, (for_it, all_) in votes.items()}
     if not worth:
         return [{pair.chosen: 1.0, pair.rejected: 0.0} for pair in pairs(example)]
     order = sorted(worth, key=lambda i: (-worth[i], i))

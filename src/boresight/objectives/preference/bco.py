@@ -23,7 +23,8 @@ def density_ratio_weights(
     tells desirable from undesirable by the prompt alone; an undesirable response gets p / (1 - p), cut to
     [lowest, highest], a desirable one 1. `BCO`'s underlying distribution matching; the bounds are TRL's.
 
-    Fit it once, ahead of training, on the whole data, and multiply each loss by its weight:
+    Fit it once, ahead of training, on the whole data, and let each label carry its weight (`weight` in its row of a
+    file), which the trainer multiplies its loss by; or in a loop of one's own
     `(weights * bco(responses)).sum() / len(responses)`.
 
     Returns (responses,) fp64. Raises ValueError if a class is missing, or the bounds or l2 are unusable.
@@ -107,8 +108,8 @@ def bco(
     mean 0. shift=False leaves delta out.
 
     Where the prompts of the two labels differ, the paper weighs each undesirable response by a ratio of densities:
-    compute the weights ahead with `density_ratio_weights` of this file and multiply each loss by its own. A classifier
-    is data of the whole set, so it is not fitted here.
+    compute the weights ahead with `density_ratio_weights` of this file and give each label its own. A classifier is
+    data of the whole set, so it is not fitted here. The means of the shift are of rewards, without weights.
 
     Returns the loss of each response, shape (responses,). Raises ValueError if beta <= 0, decay is outside [0, 1], or
     form is unknown.
