@@ -48,18 +48,14 @@ def check(
     from boresight.data.write import write_page
     from boresight.errors import InputError, nearest
     from boresight.training.check import check as look
+    from boresight.training.reporter import Reached
 
     if fail_on not in SEVERITIES:
         raise InputError(f"fail-on {fail_on!r} is unknown", mend=nearest(fail_on, SEVERITIES))
     choices: dict[str, Any] = {"template": template, "spans": spans, "truncation": truncation, "format": format}
     choices |= {"against": against, "method": method, "off_policy": off_policy, "strict": strict, "limit": limit}
     with output.progress("examples looked at", None, quiet=json) as advance:
-        done = 0
-
-        def progress(now: int, total: int) -> None:
-            nonlocal done
-            done += advance(now - done) or now - done
-
+        progress = Reached(advance)
         found = look(data, model=model, show=show, max_length=max_length, progress=progress, **choices)
     written: list[str] = []
     if html:

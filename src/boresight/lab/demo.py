@@ -18,7 +18,7 @@ from boresight.lab.pretrain import base_model
 from boresight.report import report
 from boresight.training.evaluate import evaluate
 from boresight.training.load import hush_transformers
-from boresight.training.reporter import Reporter
+from boresight.training.reporter import Reached, Reporter
 from boresight.training.stats import Interval, mean, paired_difference, win_rate
 from boresight.training.train import train
 
@@ -135,16 +135,11 @@ class _Answers:
 
 
 def _base(reporter: Reporter) -> Path:
-    done = 0
     with reporter.bar("pre-training the base model", None) as advance:
-
-        def moved(now: int, _steps: int) -> None:
-            nonlocal done
-            advance(now - done)
-            done = now
-
-        path = base_model(progress=moved)
-    reporter.note(f"base model: {path}" + (f" (pre-trained in {done} steps)" if done else " (from the cache)"))
+        steps = Reached(advance)
+        path = base_model(progress=steps)
+    how = f"pre-trained in {steps.done} steps" if steps.done else "from the cache"
+    reporter.note(f"base model: {path} ({how})")
     return path
 
 

@@ -24,7 +24,7 @@ from boresight.engine.padded import TokenLogProbs, token_values
 from boresight.engine.scores import ResponseScores, score_values
 from boresight.errors import InputError
 from boresight.training.load import Loaded, load, turn_ends
-from boresight.training.reporter import Reporter
+from boresight.training.reporter import Reached, Reporter
 from boresight.training.sample import Sample, repetition, sample
 from boresight.training.stats import Interval, mean, proportion
 
@@ -180,13 +180,6 @@ class Scorer:
             self.reporter.note("no prompt is short enough to be sampled", style="yellow")
             return None
         with self.reporter.bar("samples", len(prompts)) as advance:
-            done = 0
-
-            def moved(now: int, _all: int) -> None:
-                nonlocal done
-                advance(now - done)
-                done = now
-
             drawn = sample(
                 self.policy.model,
                 self.policy.tokenizer,
@@ -195,7 +188,7 @@ class Scorer:
                 seed=self.seed,
                 batch_size=self.batch,
                 eos_ids=turn_ends(self.policy, self.renderer),
-                progress=moved,
+                progress=Reached(advance),
             )
         kl = None
         if self.reference:

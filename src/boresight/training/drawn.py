@@ -22,7 +22,7 @@ from boresight.engine.dropout import evaluating
 from boresight.engine.headform import bare
 from boresight.engine.reference import Reference
 from boresight.errors import InputError
-from boresight.training.reporter import Reporter
+from boresight.training.reporter import Reached, Reporter
 from boresight.training.sample import sample
 
 EMBEDDED = 16
@@ -57,13 +57,6 @@ def with_samples(
         prompts.setdefault(ids.tobytes(), ids)
     cast = torch.autocast(reference.model.device.type, torch.bfloat16) if half else nullcontext()
     with reporter.bar("samples of the reference", len(prompts) * count) as advance, reference.switch(), cast:
-        done = 0
-
-        def moved(now: int, _all: int) -> None:
-            nonlocal done
-            advance(now - done)
-            done = now
-
         drawn = sample(
             reference.model,
             tokenizer,
@@ -71,7 +64,7 @@ def with_samples(
             max_new_tokens=tokens,
             seed=seed,
             eos_ids=ends,
-            progress=moved,
+            progress=Reached(advance),
         )
     behind = {
         known: [_joined(ids, one.ids, one.ends) for one in drawn[i * count : (i + 1) * count]]

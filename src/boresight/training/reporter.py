@@ -22,6 +22,18 @@ Advance = Callable[..., None]
 """`advance(n=1, note="")`: n more done, and a few words on how it stands."""
 
 
+class Reached:
+    """Progress that is told as how many are done of all, for a bar that is told how many more. done: the newest."""
+
+    def __init__(self, advance: Advance) -> None:
+        self.advance, self.done = advance, 0
+
+    def __call__(self, done: int, _all: int) -> None:
+        """So many are done now."""
+        self.advance(done - self.done)
+        self.done = done
+
+
 class Reporter:
     """Says what happens. `quiet` keeps everything but errors to itself."""
 

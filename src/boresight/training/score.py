@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from boresight.errors import InputError, nearest
 from boresight.training.compute import Measure
 from boresight.training.evaluate import reference_of, run_facts
 from boresight.training.judge import Judge, Progress, Values, against, load_model
-from boresight.training.reporter import Reporter
+from boresight.training.reporter import Advance, Reached, Reporter
 from boresight.training.scorefile import ScoreFile
 from boresight.training.scoresummary import Summary
 from boresight.training.stats import Interval
@@ -203,16 +203,14 @@ def _chunks(examples: Iterable[Example], renderer: Renderer, report: RowsReport)
         yield chunk
 
 
-def _steps(advance: Callable[..., None], examples: int, work: int) -> Progress:
+def _steps(advance: Advance, examples: int, work: int) -> Progress:
     """Progress of `work` answers of models as progress of so many examples; more than all of it counts as all."""
-    done = shown = 0
+    done, shown = 0, Reached(advance)
 
     def moved(n: int) -> None:
-        nonlocal done, shown
+        nonlocal done
         done = min(work, done + n)
-        now = examples * done // work if work else examples
-        advance(now - shown)
-        shown = now
+        shown(examples * done // work if work else examples, examples)
 
     return moved
 
