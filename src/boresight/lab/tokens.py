@@ -23,7 +23,6 @@ next token depends on. With features, logits = start + features @ weights, which
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from difflib import SequenceMatcher
 from typing import Any
 
 import torch
@@ -37,6 +36,7 @@ from boresight.lab.grid import Rows, generator
 from boresight.lab.policies import Policy
 from boresight.lab.token_draws import TokenDraws
 from boresight.lab.token_exact import TokenExact
+from boresight.training.known import differing
 
 Reward = Callable[[Tensor, Tensor, Tensor], Tensor]
 """reward(prompt (...), tokens (..., length), lengths (...)) -> (...); tokens after the end are 0."""
@@ -193,10 +193,8 @@ class TokenWorld(TokenDraws, TokenExact):
         tokens = self.tokens(couples)
         for i, (both, lengths) in enumerate(zip(tokens.tolist(), self.lengths(tokens).tolist(), strict=True)):
             sides = [side[:length] for side, length in zip(both, lengths, strict=True)]
-            for tag, a, b, c, d in SequenceMatcher(None, sides[0], sides[1], autojunk=False).get_opcodes():
-                if tag != "equal":
-                    found[i, 0, a:b] = True
-                    found[i, 1, c:d] = True
+            for k, differs in enumerate(differing(*sides)):
+                found[i, k, : len(differs)] = torch.from_numpy(differs)
         return found[back].view(*rows.response.shape, self.longest)
 
 

@@ -41,11 +41,15 @@ def per_token(objective: Objective, rows: Sequence[Row]) -> dict[str, Tensor]:
 
 
 def differences(a: Tokens, b: Tokens) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """For each response token of `a`, and of `b`, whether it lies outside the blocks that both responses share.
+    """For each response token of `a`, and of `b`, whether it lies outside the blocks that both responses share."""
+    return differing(a.ids[a.mask].tolist(), b.ids[b.mask].tolist())
 
-    The blocks are those of difflib's matcher (Ratcliff and Obershelp), longest first, in order, on token ids.
+
+def differing(left: Sequence[int], right: Sequence[int]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """For each place of `left`, and of `right`, whether it lies outside the blocks that both share.
+
+    The blocks are those of difflib's matcher (Ratcliff and Obershelp), longest first, in order.
     """
-    left, right = (t.ids[t.mask].tolist() for t in (a, b))
     differs = np.ones(len(left), np.bool_), np.ones(len(right), np.bool_)
     for first, second, size in SequenceMatcher(None, left, right, autojunk=False).get_matching_blocks():
         differs[0][first : first + size] = False
