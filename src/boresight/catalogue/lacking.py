@@ -105,11 +105,9 @@ def _unnamed(method: Objective, has: Held, params: Mapping[str, Any]) -> Lack | 
     """Whether the scores have the names that the method asks for: it is tried on a tiny batch that has just these."""
     from torch import arange
 
-    from boresight.catalogue.trial import tiny_batch
+    from boresight.catalogue.trial import heads_of, tiny_batch
 
-    defaults = {n: h.default for n, h in method.hyperparameters.items()} | dict(params)
-    made = method.heads
-    batch: Any = tiny_batch(method.takes, None if made is None else lambda width: made(width, **defaults))
+    batch: Any = tiny_batch(method.takes, heads_of(method, params))
     names = {*has.names, "score"}
     batch.given = replace(batch.given, scores={name: arange(4, 0, -1) / 4 for name in names})
     try:

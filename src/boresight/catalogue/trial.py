@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -85,6 +86,12 @@ class _Anything(dict[str, Any]):
 
     def get(self, name: str, default: Any = None) -> Any:
         return self.value
+
+
+def heads_of(objective: Objective, params: Mapping[str, Any]) -> Any:
+    """What makes the objective's heads for a width, with its defaults and `params` on top; None where it has none."""
+    made, values = objective.heads, {n: h.default for n, h in objective.hyperparameters.items()} | dict(params)
+    return None if made is None else lambda width: made(width, **values)
 
 
 def runs(objective: Objective) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from boresight.catalogue.trial import tiny_batch
+from boresight.catalogue.trial import heads_of, tiny_batch
 from boresight.dotted import told
 from boresight.errors import InputError, nearest
 from boresight.objectives import Objective
@@ -240,16 +240,10 @@ def _coerce(known: Objective, key: str, value: Any) -> float | int | bool | str:
     return kind(value)
 
 
-def _heads(known: Objective, params: Mapping[str, Any]) -> Any:
-    """What makes the objective's heads with these parameters, None where it has none."""
-    values = {n: h.default for n, h in known.hyperparameters.items()} | dict(params)
-    return None if known.heads is None else lambda width: known.heads(width, **values)
-
-
 def _try(known: Objective, params: Mapping[str, Any]) -> None:
     """Call the objective once on two tiny examples, so that what it refuses is refused before anything is loaded."""
     try:
-        losses = known.function(tiny_batch(known.takes, _heads(known, params)), **params)
+        losses = known.function(tiny_batch(known.takes, heads_of(known, params)), **params)
     except ValueError as error:
         raise InputError(f"method {known.id}: {error}", mend=f"see boresight methods show {known.id}") from None
     except Exception as error:  # it may be somebody's own
