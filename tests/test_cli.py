@@ -344,6 +344,7 @@ def test_check_of_a_file_leaves_with_1_only_where_it_found_something(rejected, c
 @pytest.mark.parametrize("words", [["--method", "dpo-prefix-sharing"], ["method=dpo-prefix-sharing"]])
 def test_train_takes_a_recipe_of_the_package_by_its_id(words, monkeypatch, capsys):
     from boresight.catalogue.shipped import recipes
+    from boresight.training import stages
     from boresight.training import train as module
 
     seen = {}
@@ -355,7 +356,9 @@ def test_train_takes_a_recipe_of_the_package_by_its_id(words, monkeypatch, capsy
     monkeypatch.setattr(module, "train", fake)
     assert main(["train", *words, "--model", "m", "beta=0.2"]) == 0
     path = str(recipes()["dpo-prefix-sharing"])
-    assert seen == {"recipe": path, "model": "m", "beta": 0.2, "resume": False, "quiet": False}
+    given, id = {"model": "m", "beta": 0.2}, "dpo-prefix-sharing"
+    assert seen == {"recipe": None, "method": id, **given, "resume": False, "quiet": False}
+    assert stages.split(None, {"method": id, **given}) == stages.split(path, given)
     assert "dpo-prefix-sharing is a recipe that trains by dpo: " in " ".join(capsys.readouterr().err.split())
     assert main(["train", "mine.yaml", *words]) == 0
     assert (seen["recipe"], seen["method"]) == ("mine.yaml", "dpo-prefix-sharing")

@@ -53,11 +53,9 @@ def train(
         if value is not None and key in options:
             raise InputError(f"{key} is given twice: --{key.replace('_', '-')} and {key}=", mend="give it once")
     options |= {k: v for k, v in named.items() if v is not None}
-    if not recipes and options.get("method") in shipped():
-        id, path = options["method"], shipped()[options.pop("method")]
-        recipes = [str(path)]
-        if not (quiet or json):
-            output.say(f"{id} is a recipe that trains by {recipe_method(path)}: {path}", "dim", err=True)
+    path = shipped().get(str(options.get("method"))) if not recipes else None
+    if path is not None and not (quiet or json):
+        output.say(f"{path.stem} is a recipe that trains by {recipe_method(path)}: {path}", "dim", err=True)
     done = run(recipes[0] if recipes else None, resume=resume, quiet=quiet or json, **options)
     if not is_main():
         return  # of many processes one speaks

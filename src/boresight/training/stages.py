@@ -38,7 +38,7 @@ def split(source: Any, options: Mapping[str, Any]) -> tuple[dict[str, Any], list
     if isinstance(source, Recipe):
         return {}, []
     options = {k.replace("-", "_"): v for k, v in options.items()}
-    if source is None and options.get("method") in shipped():
+    if source is None and str(options.get("method")) in shipped():
         source = shipped()[options.pop("method")]  # a recipe that comes with the package; it says what it trains by
     base = read_recipe(Path(source)) if isinstance(source, str | Path) else dict(source or {})
     words = base | options
