@@ -9,29 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from boresight.engine.fused import fused_loss
 from boresight.errors import InputError
-
-TOKENS, WIDTH, VOCABULARY = 14, 6, 29
-FORMS = [(1.0, None), (0.25, None), (1.0, 2.0), (-1.5, 3.0)]
-
-
-def inputs(dtype=torch.float64, tokens=TOKENS, width=WIDTH, vocabulary=VOCABULARY, seed=0):
-    g = torch.Generator().manual_seed(seed)
-    hidden = torch.randn(tokens, width, generator=g, dtype=torch.float64).to(dtype).requires_grad_()
-    weight = torch.randn(vocabulary, width, generator=g, dtype=torch.float64).to(dtype).requires_grad_()
-    bias = torch.randn(vocabulary, generator=g, dtype=torch.float64).to(dtype).requires_grad_()
-    targets = torch.randint(0, vocabulary, (tokens,), generator=g)
-    return hidden, weight, bias, targets
-
-
-def plain(hidden, weight, bias, targets, scale=1.0, cap=None):
-    logits = scale * (hidden @ weight.T + (0 if bias is None else bias))
-    logits = logits if cap is None else cap * torch.tanh(logits / cap)
-    return torch.log_softmax(logits, -1)[torch.arange(len(targets)), targets]
+from heads import FORMS, TOKENS, VOCABULARY, Made, inputs, plain
 
 
 def dpo_like(number, values):
@@ -298,21 +279,6 @@ def test_a_loss_that_is_no_scalar_is_refused():
     hidden, weight, _, targets = inputs()
     with pytest.raises(InputError, match=r"scalar.*\n.*sum"):
         fused_loss(hidden, weight, targets, [torch.arange(TOKENS)], lambda _, values: values)
-
-
-class Made(TorchDispatchMode):
-    """The elements of the largest tensor that any operation returns, and how often matrices were multiplied."""
-
-    def __init__(self):
-        super().__init__()
-        self.elements, self.multiplied = 0, 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        sizes = [t.numel() for t in tree_leaves(result) if isinstance(t, torch.Tensor)]
-        self.elements = max(self.elements, *sizes, 0)
-        self.multiplied += func._schema.name in ("aten::mm", "aten::addmm", "aten::addmm_")
-        return result
 
 
 @pytest.mark.parametrize("autocast", [True, False])

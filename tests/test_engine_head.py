@@ -6,37 +6,16 @@ import itertools
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from boresight.engine import head
 from boresight.engine.head import TILE, module_log_probs, settled, tiling_of, token_log_probs
-
-TOKENS, WIDTH, VOCABULARY = 13, 6, 29
-
-
-def inputs(dtype=torch.float64, tokens=TOKENS, width=WIDTH, vocabulary=VOCABULARY, seed=0):
-    g = torch.Generator().manual_seed(seed)
-    hidden = torch.randn(tokens, width, generator=g, dtype=torch.float64).to(dtype).requires_grad_()
-    weight = torch.randn(vocabulary, width, generator=g, dtype=torch.float64).to(dtype).requires_grad_()
-    bias = torch.randn(vocabulary, generator=g, dtype=torch.float64).to(dtype).requires_grad_()
-    targets = torch.randint(0, vocabulary, (tokens,), generator=g)
-    return hidden, weight, bias, targets
-
-
-def plain(hidden, weight, bias, targets, scale=1.0, cap=None):
-    logits = scale * (hidden @ weight.T + (0 if bias is None else bias))
-    logits = logits if cap is None else cap * torch.tanh(logits / cap)
-    return torch.log_softmax(logits, -1)[torch.arange(len(targets)), targets]
+from heads import FORMS, VOCABULARY, WIDTH, Made, inputs, plain
 
 
 def gradients(values, *leaves):
     g = torch.Generator().manual_seed(9)
     seed = torch.randn(values.shape, generator=g, dtype=torch.float64).to(values.dtype)
     return torch.autograd.grad((values * seed).sum(), leaves, retain_graph=True)
-
-
-FORMS = [(1.0, None), (0.25, None), (1.0, 2.0), (-1.5, 3.0)]
 
 
 @pytest.mark.parametrize("chunk", [1, 7, VOCABULARY, VOCABULARY + 3])
@@ -178,25 +157,11 @@ def test_the_number_of_rows_worked_on_at_a_time_changes_nothing(monkeypatch, siz
         torch.testing.assert_close(a, b, rtol=1e-5 if dtype == torch.float32 else 1e-2, atol=1e-5)
 
 
-class Largest(TorchDispatchMode):
-    """The number of elements of the largest tensor that any operation returns."""
-
-    def __init__(self):
-        super().__init__()
-        self.elements = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        sizes = [t.numel() for t in tree_leaves(result) if isinstance(t, torch.Tensor)]
-        self.elements = max(self.elements, *sizes, 0)
-        return result
-
-
 @pytest.mark.parametrize("head", ["chunked", "autocast", "module"])
 def test_no_tensor_of_tokens_by_vocabulary_ever_exists(head):
     tokens, width, vocabulary, tile = 64, 8, 400, 1000
     hidden, weight, bias, targets = inputs(torch.float32, tokens, width, vocabulary)
-    with Largest() as largest:
+    with Made() as made:
         if head == "module":
             values = module_log_probs(
                 lambda h: torch.nn.functional.linear(h, weight, bias), hidden, targets, vocabulary=vocabulary, tile=tile
@@ -205,11 +170,11 @@ def test_no_tensor_of_tokens_by_vocabulary_ever_exists(head):
             with torch.autocast("cpu", torch.bfloat16, enabled=head == "autocast"):
                 values = token_log_probs(hidden, weight, targets, bias=bias, tile=tile, cap=5.0)
         values.sum().backward()
-    assert largest.elements == max(tile, width * vocabulary)  # the gradient of the weight is the largest, not logits
-    assert largest.elements < tokens * vocabulary / 4
-    with Largest() as largest:
+    assert made.elements == max(tile, width * vocabulary)  # the gradient of the weight is the largest, not logits
+    assert made.elements < tokens * vocabulary / 4
+    with Made() as made:
         plain(hidden, weight, bias, targets).sum().backward()
-    assert largest.elements == tokens * vocabulary  # the watch sees what it should see
+    assert made.elements == tokens * vocabulary  # the watch sees what it should see
 
 
 def test_tiles_stay_within_their_bound():

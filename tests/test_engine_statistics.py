@@ -8,8 +8,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from boresight.engine.head import module_log_probs
 from boresight.engine.statistics import (
@@ -24,6 +22,7 @@ from boresight.engine.statistics import (
     top_k,
 )
 from boresight.errors import InputError
+from heads import Made
 
 TOKENS, WIDTH, VOCABULARY = 11, 5, 23
 FORMS = [(1.0, None), (0.25, None), (-1.5, 3.0)]
@@ -209,34 +208,20 @@ def test_what_cannot_be_asked_is_refused():
         log_probs_at(head, hidden, torch.zeros(3, 1, dtype=torch.long))
 
 
-class Largest(TorchDispatchMode):
-    """The number of elements of the largest tensor that any operation returns."""
-
-    def __init__(self):
-        super().__init__()
-        self.elements = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        sizes = [t.numel() for t in tree_leaves(result) if isinstance(t, torch.Tensor)]
-        self.elements = max(self.elements, *sizes, 0)
-        return result
-
-
 def test_no_tensor_of_tokens_by_vocabulary_ever_exists():
     tokens, width, vocabulary, tile = 64, 2, 400, 1600
     hidden, weight = tensor(tokens, width), tensor(vocabulary, width, seed=1)
     head, other = Head.of_weight(weight), Head.of_weight(weight.detach() + 0.1)
-    with Largest() as largest:
+    with Made() as made:
         value = entropy(head, hidden, tile=tile) + kl(head, hidden, other, hidden, tile=tile)
         value = value + top_k(head, hidden, 2, tile=tile)[0].sum(1)
         value = value + expectation(head, hidden, weight[:, 0], tile=tile)
         value.sum().backward()
         argmax(head, hidden, tile=tile)
-    assert largest.elements == tile
-    with Largest() as largest:
+    assert made.elements == tile
+    with Made() as made:
         torch.log_softmax(head.logits(hidden), 1)
-    assert largest.elements == tokens * vocabulary  # the watch sees what it should see
+    assert made.elements == tokens * vocabulary  # the watch sees what it should see
 
 
 def test_any_function_of_logits_and_of_what_belongs_to_the_tokens():
