@@ -88,7 +88,7 @@ def run_claim(one: Claim, *, seeds: int | None = None, sweep: bool = False) -> R
             result = _identity(one, numbers, result) if one.is_identity else _compared(one, numbers, result)
             result = replace(result, seconds=time.process_time() - started)
             if sweep and one.sweep:
-                result = replace(result, sweep={knob: _swept(one, numbers, knob) for knob in one.sweep})
+                result = replace(result, sweep={knob: _swept(one, numbers, knob, result.judged) for knob in one.sweep})
         except Exception as error:
             told = f"{type(error).__name__}: {error}{_place(error, one)}"
             result = replace(result, verdict=BROKEN, error=told, seconds=time.process_time() - started)
@@ -189,13 +189,13 @@ def _identity(one: Claim, seeds: Sequence[int], result: Result) -> Result:
     )
 
 
-def _swept(one: Claim, seeds: Sequence[int], knob: str) -> dict[str, Any]:
-    """Both arms at each value of one knob, the others at their defaults."""
+def _swept(one: Claim, seeds: Sequence[int], knob: str, known: tuple[Judged, ...]) -> dict[str, Any]:
+    """Both arms at each value of one knob, the others at their defaults, at which the outcome is `known`."""
     points = []
     for value in one.sweep[knob]:
-        judged = _judge(
-            one.expects, _arm(one, "treatment", seeds, **{knob: value}), _arm(one, "baseline", seeds, **{knob: value})
-        )
+        arms = ("treatment", "baseline") if value != one.default(knob) else ()
+        told = [_arm(one, arm, seeds, **{knob: value}) for arm in arms]
+        judged = _judge(one.expects, *told) if told else known
         points.append({"value": value, "judged": [asdict(j) for j in judged]})
     return {"default": one.default(knob), "points": points}
 
