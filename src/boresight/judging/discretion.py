@@ -4,8 +4,8 @@ verdicts: (n, K) of an oracle, 1 where principle k prefers the first response of
 choices: (n,) of an annotator, 1, -1, or 0 where it did not decide.
 
 Source: Buyl et al. 2025, "AI Alignment at Your Discretion"; definitions checked against the authors' code
-(maartenbuyl/alignment-discretion, analysis.ipynb). There a principle that wins (or loses) all its conflicts gets an infinite priority; here a prior keeps
-it finite, which leaves it first (or last).
+(maartenbuyl/alignment-discretion, analysis.ipynb). There a principle that wins (or loses) all its conflicts gets an
+infinite priority; here a prior keeps it finite, which leaves it first (or last).
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def dissect(
     mode = logistic(x, preferred, penalty=penalty)
     y = np.ones(len(x)) if preferred is None else np.asarray(preferred, np.float64)
     p = 1 / (1 + np.exp(-x @ mode))
-    covariance = np.linalg.inv((x.T * (p * (1 - p))) @ x + penalty * np.eye(len(mode)))
+    covariance = np.asarray(np.linalg.inv((x.T * (p * (1 - p))) @ x + penalty * np.eye(len(mode))), np.float64)
     if prior == "normal":
         sd = np.sqrt(np.diag(covariance))
         return Dissected(mode, sd, mode - 1.959964 * sd, mode + 1.959964 * sd, len(x))

@@ -81,7 +81,7 @@ def logistic(
         while size > 1e-8:
             tried = w - size * step
             then = _objective(x @ tried, y, weight, ridge, tried)
-            if then <= value:
+            if then <= value + 1e-13 * (1 + abs(value)):  # within rounding
                 break
             size /= 2
         else:
@@ -118,7 +118,7 @@ def fitted(
     clustered = groups >= max(ENOUGH, 2 * len(used))
     p = _sigmoid(z @ w[used])
     curve = (z.T * (weight * p * (1 - p))) @ z + penalty * np.eye(len(used))
-    inverse = np.linalg.inv(curve)
+    inverse = np.asarray(np.linalg.inv(curve), np.float64)
     if clustered:
         sums = np.zeros((groups, len(used)))
         np.add.at(sums, codes, z * (weight * (p - y))[:, None])

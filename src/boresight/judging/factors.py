@@ -78,11 +78,13 @@ def strengths(winners: ArrayLike, losers: ArrayLike, *, penalty: float = 0.1) ->
     curve = -games * p * surprise
     np.fill_diagonal(curve, 0.0)
     curve = curve - np.diag(curve.sum(1)) + penalty * np.eye(count)
-    inverse = np.linalg.inv(curve)
+    part = _parts(games)
+    # A component's mean is decided by the prior alone, and no score has to do with it: keep it out of the inverse.
+    inverse = np.linalg.inv(curve + (part[:, None] == part) * (part >= 0))
     se = np.sqrt(np.diag(inverse @ (scores.T @ scores) @ inverse).clip(0))
     won, lost = wins.sum(1), wins.sum(0)
     unbeaten = np.where((won > 0) & (lost == 0), 1, np.where((lost > 0) & (won == 0), -1, 0))
-    return Strengths(value, se, wins, _parts(games), unbeaten)
+    return Strengths(value, se, wins, part, unbeaten)
 
 
 def profile(differences: ArrayLike, preferred: ArrayLike | None = None, *, ties: Ties = "b") -> Floats:
