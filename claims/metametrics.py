@@ -57,13 +57,13 @@ def combined(
     method: str = "linear",
     calls: int = 40,
 ) -> Mapping[str, Any]:
-    """Four aspects of quality, seen by one noisy metric each, and two metrics that see none; a rating weighs the aspects
-    by a draw from Dirichlet(even). 150 rated items to tune on by 40 tries, Kendall's tau on 1000 others. The best single
-    metric is picked on those others, which is more than anyone could do.
+    """Four aspects of quality, seen by one noisy metric each, and two metrics that see none; a rating weighs the
+    aspects by a draw from Dirichlet(even). 150 rated items to tune on by 40 tries, Kendall's tau on 1000 others. The
+    best single metric is picked on those others, which is more than anyone could do.
 
     Where it stops holding, of five seeds: with weights so uneven that one aspect is nearly all (even 0.1) the best
     single metric is about as good (-0.01 to +0.15); with 20 items it loses to it in two; with a rating that is mostly
-    noise (2.0) the gain over it is 0.01. Against the plain mean the gain is 0.14 to 0.46 as long as weights are uneven
+    noise (2.0) the gain over it is 0.01. Against the plain mean the gain is 0.04 to 0.46 as long as weights are uneven
     or some metrics are idle; with even weights and no idle metric (even 1000, idle 0) there is none (-0.006 to +0.007).
     Boosted trees gain less than weights here, where ratings are linear in the aspects.
     """
