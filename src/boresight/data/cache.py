@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterable
 from functools import cache as once
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -59,6 +60,11 @@ def load(folder: Path, key: str) -> Examples | None:
         return Examples(folder / f"{key}.arrow", key, report)
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
         return None
+
+
+def address(parts: Any) -> str:
+    """32 hexadecimal digits that name what is made from these plain values; of others what `str` makes of them."""
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
 
 
 def digest(paths: Iterable[Path]) -> str:

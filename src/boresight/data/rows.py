@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from boresight.data.cache import address
 from boresight.data.example import Example
 from boresight.data.render import Dropped, Encoded, Renderer, Truncation
 from boresight.data.rowfile import Rows, cache_folder, write_rows
@@ -71,7 +72,7 @@ def make_rows(
         raise InputError("mismatched sequences exist for single responses only", mend='use kind="responses"')
     labels: Labels = labelled if isinstance(labelled, str) else "all" if labelled else "no"
     options = [FORMAT, kind, labels, mismatched, scored, stepped, ranked, seed if mismatched else 0]
-    key = _hash([fingerprint(examples), renderer.identity, *options])
+    key = address([fingerprint(examples), renderer.identity, *options])
     path = cache_folder() / f"{key}.arrow"
     if path.exists() and path.with_suffix(".json").exists():
         return Rows(path)
@@ -344,10 +345,6 @@ def _prompt_bytes(prompt: Content) -> bytes:
 
 def _same(a: Tokens, b: Tokens) -> bool:
     return np.array_equal(a.ids, b.ids) and np.array_equal(a.mask, b.mask)
-
-
-def _hash(parts: list[Any]) -> str:
-    return hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
 
 
 def _mend(report: RowsReport, kind: Kind, labelled: bool) -> str:

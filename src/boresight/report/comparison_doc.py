@@ -10,6 +10,7 @@ from typing import Any
 from boresight.errors import InputError
 from boresight.report.comparison import STATED, facts, figure, pictures, present, shown, svg
 from boresight.report.words import duration
+from boresight.training.folder import write_whole
 
 BEGIN, END = "<!-- boresight compare: begin -->", "<!-- boresight compare: end -->"
 """What stands between these lines is made anew each time. In a page on several comparisons each has its own, with the
@@ -29,17 +30,11 @@ def write_doc(told: Mapping[str, Any], path: str | Path, name: str = "") -> Path
         text = fill(before, told, name, {f"images/{file}": p.title for file, p in images.items()})
         for file, picture in images.items():
             (target.parent / "images").mkdir(parents=True, exist_ok=True)
-            _write(target.parent / "images" / file, svg(picture))
-        _write(target, text)
+            write_whole(target.parent / "images" / file, svg(picture))
+        write_whole(target, text)
     except OSError as error:
         raise InputError(f"{target} cannot be written: {error.strerror or error}", mend="give another file") from None
     return target
-
-
-def _write(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.partial")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
 
 
 def fill(text: str, told: Mapping[str, Any], name: str = "", images: Mapping[str, str] | None = None) -> str:

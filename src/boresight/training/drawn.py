@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -15,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from boresight.data.cache import root
+from boresight.data.cache import address, aside, root
 from boresight.data.rowfile import Rows, cache_folder, write_rows
 from boresight.data.tokens import Row, Tokens
 from boresight.engine.dropout import evaluating
@@ -46,8 +44,7 @@ def with_samples(
     Rows with the same prompt get the same responses. They are drawn at temperature 1, so that means over them estimate
     expectations under the reference. Raises InputError where a prompt leaves no room for a response.
     """
-    parts = [rows.fingerprint, reference.fingerprint, count, tokens, seed, sorted(ends)]
-    key = hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+    key = address([rows.fingerprint, reference.fingerprint, count, tokens, seed, sorted(ends)])
     path = cache_folder() / f"{key}.arrow"
     if path.exists() and path.with_suffix(".json").exists():
         return Rows(path)
@@ -97,8 +94,7 @@ def embeddings(reference: Reference, tables: Sequence[Rows], reporter: Reporter)
 
     Kept in the cache folder by reference and rows. Raises InputError for a model that has no such states.
     """
-    parts = [reference.fingerprint, *(rows.fingerprint for rows in tables)]
-    key = hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+    key = address([reference.fingerprint, *(rows.fingerprint for rows in tables)])
     path = root() / "embeddings" / f"{key}.safetensors"
     prompts: dict[bytes, int] = {}
     order: list[NDArray[np.int32]] = []
@@ -111,10 +107,9 @@ def embeddings(reference: Reference, tables: Sequence[Rows], reporter: Reporter)
         found = load_file(path)["embedding"]
     else:
         found = _embedded(reference, order, reporter)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(f".{hashlib.blake2b(found.tobytes(), digest_size=4).hexdigest()}")
-        save_file({"embedding": np.ascontiguousarray(found)}, aside)
-        aside.replace(path)
+        with aside(path.parent) as written:
+            save_file({"embedding": np.ascontiguousarray(found)}, written)
+            written.replace(path)
     return lambda row: torch.from_numpy(np.array(found[prompts[prompt_of(row).tobytes()]], np.float32))
 
 
