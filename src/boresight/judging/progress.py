@@ -133,8 +133,10 @@ def fit_values(differences: ArrayLike, votes: ArrayLike, *, l2: float = 1e-2) ->
     """Linear values from votes: Bradley-Terry on differences of what two responses offer, (width,).
 
     differences: (pairs, width), features of the first less those of the second. votes: (pairs,), of any size: sign says
-    which was preferred, size is the weight. By Newton's method it
-    maximises sum |vote| log sigmoid(sign(vote) * d.v) / pairs - l2 / 2 |v|^2. Raises InputError if shapes disagree or l2 <= 0.
+    which was preferred, size is the weight.
+
+    Maximises sum |vote| log sigmoid(sign(vote) * d.v) / pairs - l2 / 2 |v|^2 by Newton's method. Raises InputError if
+    shapes disagree or l2 <= 0.
     """
     d, v = np.asarray(differences, np.float64), np.asarray(votes, np.float64)
     if d.ndim != 2 or v.shape != d.shape[:1] or len(d) == 0 or not l2 > 0:
