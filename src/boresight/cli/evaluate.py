@@ -51,14 +51,6 @@ def evaluate(
     if json:
         output.emit_json(found)
         return
-    against = f" against {found.reference}" if found.reference else ""
-    output.table(
-        f"{found.model} on {found.data}{against}",
-        ("figure", "value", "95% interval", "n", "what it is"),
-        [
-            (m.name, m.interval.value, f"{m.interval.low:.3g} to {m.interval.high:.3g}", m.interval.n, m.meaning)
-            for m in found.measures
-        ],
-    )
+    output.measures(found, digits=3)
     for line in found.words:
         output.say(line)

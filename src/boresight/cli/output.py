@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from boresight.errors import BoresightError
+    from boresight.training.evaluate import Evaluation
     from boresight.training.reporter import Advance
+    from boresight.training.score import Scores
 
 COLOURS = {
     "implemented": "green",
@@ -89,6 +91,16 @@ def table(
     for line in lines:
         shown.add_row(*(plain(cell) for cell in line))
     show(shown, err=err)
+
+
+def measures(found: Scores | Evaluation, *, digits: int) -> None:
+    """Print what was measured of a model on data, each figure with its interval to so many digits."""
+    against = f" against {found.reference}" if found.reference else ""
+    rows = []
+    for m in found.measures:
+        low, high = (f"{end:.{digits}g}" for end in (m.interval.low, m.interval.high))
+        rows.append((m.name, m.interval.value, f"{low} to {high}", m.interval.n, m.meaning))
+    table(f"{found.model} on {found.data}{against}", ("figure", "value", "95% interval", "n", "what it is"), rows)
 
 
 def key_values(title: str, rows: Iterable[Sequence[Any]], *, err: bool = False) -> None:

@@ -59,15 +59,7 @@ def score(
     if json:
         output.emit_json(found)
         return
-    against = f" against {found.reference}" if found.reference else ""
-    output.table(
-        f"{found.model} on {found.data}{against}",
-        ("figure", "value", "95% interval", "n", "what it is"),
-        [
-            (m.name, m.interval.value, f"{m.interval.low:.4g} to {m.interval.high:.4g}", m.interval.n, m.meaning)
-            for m in found.measures
-        ],
-    )
+    output.measures(found, digits=4)
     count = f"{found.examples:,} examples, {found.responses:,} responses, {found.tokens:,} tokens"
     for line in [*found.words, f"{found.out}: {count}"]:
         output.say(line)
