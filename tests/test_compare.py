@@ -45,38 +45,16 @@ from boresight.training.compare_run import Peak
 from boresight.training.recipe import Recipe
 from comparisons import PROMPTS, comparison, measured
 from report_runs import check_page
+from words import WORDS, sentence
 
 PAIRS = Held(examples=9, texts=9, pairs=9, graded=9, undesirable=9)
-WORDS = [
-    "the",
-    "cat",
-    "sat",
-    "on",
-    "a",
-    "warm",
-    "mat",
-    "and",
-    "saw",
-    "two",
-    "small",
-    "dogs",
-    "run",
-    "after",
-    "one",
-    "red",
-    "ball",
-    "in",
-    "my",
-    "old",
-    "house",
-]
 
 
 def examples(count: int = 40, seed: int = 0) -> list[Example]:
     rng = np.random.default_rng(seed)
 
     def text() -> str:
-        return " ".join(rng.choice(WORDS, int(rng.integers(2, 7))))
+        return sentence(rng, 2, 7)
 
     return [
         Example(f"{text()} {i}", (Response(f"{text()} cat"), Response(f"{text()} mat")), (Pair(0, 1),))
@@ -223,6 +201,14 @@ def test_options_of_one_method_alone_do_not_reach_others():
 def test_options_that_nobody_takes(options, sweep, told):
     with pytest.raises(InputError, match=told):
         arms(["dpo", "simpo"], options, sweep)
+
+
+@pytest.mark.parametrize("word", ["batch-size=32", "seeds=3", "methods=dpo", "quiet=true"])
+def test_an_option_of_the_comparison_among_those_of_the_runs(tmp_path, prefs, capsys, word):
+    words = ["compare", "--methods", "dpo", "--model", "m", "--data", str(prefs), "--out", str(tmp_path / "out"), word]
+    assert main(words) == 2
+    flag, _, value = word.partition("=")
+    assert f"write --{flag} {value}" in " ".join(capsys.readouterr().err.split()).lower()
 
 
 @pytest.mark.parametrize("word", ["beta", "beta=", "=1", "beta=1,,2", "beta=1,1"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Annotated
 
 import typer
@@ -53,10 +54,16 @@ def compare(
     """
     from boresight.cli import _compare, output
     from boresight.cli.options import parse_options
+    from boresight.errors import InputError
     from boresight.report.comparison import write_page
     from boresight.report.comparison_doc import write_doc as doc
     from boresight.training.compare import compare as run
 
+    options = parse_options(words or ())
+    own = next((k for k in options if k in signature(run).parameters), None)
+    if own is not None:
+        flag = f"--{own.replace('_', '-')}"
+        raise InputError(f"{own} is an option of the comparison, not of its runs", mend=f"write {flag} {options[own]}")
     found = run(
         methods,
         model,
@@ -71,7 +78,7 @@ def compare(
         sample_tokens=sample_tokens,
         batch_size=batch_size,
         quiet=quiet or json,
-        **parse_options(words or ()),
+        **options,
     )
     write_page(found.told, found.page)
     if write_doc is not None:
