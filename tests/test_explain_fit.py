@@ -74,7 +74,8 @@ def test_clustered_errors_by_hand():
             curve += np.outer(z[i], z[i]) * p * (1 - p)
         meat += np.outer(score, score)
     covariance = np.linalg.inv(curve) @ meat @ np.linalg.inv(curve) * 45 / 44
-    np.testing.assert_allclose(found.se, np.sqrt(np.diag(covariance)), rtol=1e-9)
+    least = np.sqrt(np.maximum(np.diag(covariance), np.diag(np.linalg.inv(curve))))
+    np.testing.assert_allclose(found.se, least, rtol=1e-9)
     np.testing.assert_allclose(found.high - w, t.ppf(0.975, 44) * found.se, rtol=1e-9)
     assert found.kind == "clustered"
     np.testing.assert_allclose(found.p, 2 * t.sf(np.abs(w) / found.se, 44), rtol=1e-9)
@@ -179,3 +180,14 @@ def test_folds_keep_prompts_together():
     assert np.bincount(fold).min() >= 12
     assert set(folds([7, 7, 9], 5)) == {0, 1}
     assert set(folds([7, 7], 5)) == {0}
+
+
+def test_a_feature_of_a_single_pair_is_not_certain():
+    """The clustered formula alone would have it that a pair which the fit follows leaves nothing open."""
+    x, y = drawn(400, [0.5], 0)
+    rare = np.zeros(400)
+    rare[0] = 1.0 if y[0] == 1 else -1.0
+    found = fitted(np.column_stack([x, rare]), y)
+    assert found.kind == "clustered"
+    assert found.low[1] < 0 < found.high[1]
+    assert found.p[1] > 0.3

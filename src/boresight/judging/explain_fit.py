@@ -97,20 +97,23 @@ def fitted(
     prompts: ArrayLike | None = None,
     *,
     penalty: float = 1.0,
+    scale: Floats | None = None,
     confidence: float = 0.95,
 ) -> Fitted:
     """Coefficients of standardised differences with intervals; see `logistic` for x, y and weight.
 
-    Differences are divided by their root mean square, never centred. prompts: (n,) a number for each pair's prompt;
-    each pair its own if not given. With 40 prompts or more, and at least twice as many as features, intervals are
-    clustered on them: H^-1 (sum_g s_g s_g') H^-1 * G / (G - 1), H the curvature with the penalty, s_g a prompt's summed
-    gradient, and Student's t with G - 1 degrees of freedom (Liang and Zeger 1986). With fewer they are those of the
-    normal approximation to the posterior, H^-1, under the prior that the penalty is: they take pairs as independent.
+    Differences are divided by `scale`, their root mean square if not given, and never centred. prompts: (n,) a number
+    for each pair's prompt; each pair its own if not given. With 40 prompts or more, and at least twice as many as
+    features, intervals are clustered on them: H^-1 (sum_g s_g s_g') H^-1 * G / (G - 1), H the curvature with the
+    penalty, s_g a prompt's summed gradient, and Student's t with G - 1 degrees of freedom (Liang and Zeger 1986); but
+    no variance is smaller than that of H^-1, as a feature that only a few pairs have would fit them and seem certain.
+    With fewer prompts it is H^-1 alone, the normal approximation to the posterior under the prior that the penalty is,
+    which takes pairs as independent.
     """
     x, y, weight = _checked(x, y, weight)
     codes = np.arange(len(x)) if prompts is None else np.unique(np.asarray(prompts), return_inverse=True)[1]
-    scale = root_mean_square(x, weight)
-    used = np.flatnonzero(scale > 0)
+    scale = root_mean_square(x, weight) if scale is None else scale
+    used = np.flatnonzero((scale > 0) & (x != 0).any(0))
     z = x[:, used] / scale[used]
     w = np.zeros(x.shape[1])
     w[used] = logistic(z, y, weight, penalty=penalty)
@@ -122,14 +125,15 @@ def fitted(
     if clustered:
         sums = np.zeros((groups, len(used)))
         np.add.at(sums, codes, z * (weight * (p - y))[:, None])
-        covariance = inverse @ (sums.T @ sums) @ inverse * groups / (groups - 1)
+        spread = inverse @ (sums.T @ sums) @ inverse * groups / (groups - 1)
+        variance = np.maximum(np.diag(spread), np.diag(inverse))
     else:
-        covariance = inverse
+        variance = np.diag(inverse)
     from scipy.stats import norm, t
 
     law = t(groups - 1) if clustered else norm()
     se: Floats = np.full(x.shape[1], inf, np.float64)
-    se[used] = np.sqrt(np.diag(covariance).clip(0))
+    se[used] = np.sqrt(variance)
     half = float(law.ppf((1 + confidence) / 2)) * se
     p_value = np.ones(x.shape[1])
     some = used[se[used] > 0]
