@@ -1,0 +1,240 @@
+"""`judge`: a data set put before a judge, from which come votes, and a file with every answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from boresight.data.example import Example, Pair, Score
+from boresight.data.read import read
+from boresight.data.write import write
+from boresight.errors import InputError, RunError
+from boresight.judging.endpoint import Advance, Endpoint
+from boresight.judging.endpoint_retry import Budget, Clock
+from boresight.judging.judge_ask import Judge, Ruling
+from boresight.judging.judge_told import Judged, told
+from boresight.judging.prompts import template as load_template
+from boresight.judging.prompts import text_of
+from boresight.judging.votes import SWAPPED
+
+Progress = Callable[[str, int], AbstractContextManager[Advance]]
+"""progress(what, total): a context that gives `advance(n)`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing that is asked: response `first` of an example, shown before `second` (None: judged alone)."""
+
+    example: int
+    first: int
+    second: int | None = None
+    swapped: bool = False
+    repeat: int = 0
+
+
+def judge(
+    data: Any,
+    *,
+    endpoint: str,
+    model: str,
+    template: str = "pairwise",
+    out: str | Path = "votes.jsonl",
+    both_orders: bool = True,
+    repeats: int = 1,
+    rubric: str = "",
+    budget: int | None = None,
+    budget_tokens: int | None = None,
+    temperature: float | None = None,
+    max_tokens: int | None = None,
+    seed: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    concurrency: int = 4,
+    timeout: float = 60.0,
+    retries: int = 4,
+    key_env: str | None = None,
+    cache: str | Path | bool | None = None,
+    format: str | None = None,
+    limit: int | None = None,
+    progress: Progress | None = None,
+    clock: Clock | None = None,
+) -> Judged:
+    """Have a model judge every pair of responses, or every response, of a data set; write its votes.
+
+    data: whatever `boresight.data.read` reads. endpoint, model: an OpenAI-compatible server and a model there; the key
+    comes from the environment, see `endpoint_wire.key_for`. template: of kind pairwise or pointwise. both_orders: ask
+    about each pair twice, with the responses exchanged. repeats: ask everything so often; at temperature 0 a server
+    may still answer differently. budget, budget_tokens: requests, and tokens, to be spent at most; what is left is
+    counted as not asked. The cache makes the same call go on where it was. progress: told of each answer.
+
+    Writes `out`: the examples with the judge's votes, signed by model and template (", swapped" behind it where the
+    second response was shown first), and with scores where responses are judged alone; and beside it
+    NAME.answers.jsonl: every answer, what was read from it or why nothing was, and where it came from. Feedback that
+    the data had is not in `out`: what the judge says is compared with it instead.
+
+    Raises InputError if something cannot be used, and RunError if nothing was answered.
+    """
+    if repeats < 1:
+        raise InputError(f"repeats is {repeats}", mend="give 1 or more")
+    made = load_template(template)
+    if made.kind not in ("pairwise", "pointwise"):
+        mend = "take pairwise or pointwise; pictures are judged by boresight.judging.judges_images"
+        raise InputError(f"template {made.name} is of kind {made.kind}", mend=mend)
+    out = Path(out)
+    if not out.name.endswith(".jsonl"):
+        raise InputError(f"{out}: votes are written as JSON lines", mend="let the name end in .jsonl")
+    examples = list(read(data, format=format, limit=limit, cache=cache if isinstance(cache, str | Path) else None))
+    items, left_out = _plan(examples, made.kind, both_orders, repeats)
+    if not items:
+        mend = "pairwise needs two different responses to a prompt; pointwise one"
+        raise InputError(f"nothing to judge in {len(examples)} examples ({_words(left_out)})", mend=mend)
+    with Endpoint(
+        endpoint, model, key_env=key_env, timeout=timeout, retries=retries, concurrency=concurrency,
+        budget=Budget(budget, budget_tokens), cache=cache, clock=clock,
+    ) as asked:  # fmt: skip
+        judge = Judge(
+            asked, made, rubric=rubric, temperature=temperature, max_tokens=max_tokens, seed=seed, extra=settings
+        )
+        values = [(values_of(examples[item.example], item), item.repeat) for item in items]
+        with progress(f"asking {model}", len(values)) if progress else nullcontext() as advance:
+            rulings = judge.rule(values, advance)
+        if not any(r.status in ("read", "unparsable") for r in rulings):
+            why = next((r.why for r in rulings if r.status == "failed"), "the budget allows no request")
+            raise RunError(
+                f"none of {len(items)} questions was answered: {why}", mend="see the endpoint, or the budget"
+            )
+        voted = votes(examples, items, rulings, judge.name)
+        write(voted, out)
+        beside = out.with_name(f"{out.name.removesuffix('.jsonl')}.answers.jsonl")
+        _write(beside, (_told(judge, examples, i, r) for i, r in zip(items, rulings, strict=True)))
+        return told(judge, examples, items, rulings, left_out, out, beside)
+
+
+def _plan(examples: Sequence[Example], kind: str, both_orders: bool, repeats: int) -> tuple[list[Item], dict[str, int]]:
+    """What is asked, both orders of a pair next to each other; and how much is left out, and why."""
+    items: list[Item] = []
+    left = {"examples with fewer than two responses": 0, "pairs of identical responses": 0}
+    left["pairs that answer different prompts"] = 0
+    for place, example in enumerate(examples):
+        if kind == "pointwise":
+            items += [Item(place, r, repeat=k) for r in range(len(example.responses)) for k in range(repeats)]
+            continue
+        left["examples with fewer than two responses"] += len(example.responses) < 2
+        for a, b in combinations(range(len(example.responses)), 2):
+            one, other = example.responses[a], example.responses[b]
+            if one.prompt != other.prompt:
+                left["pairs that answer different prompts"] += 1
+            elif one.content == other.content:
+                left["pairs of identical responses"] += 1
+            else:
+                for repeat in range(repeats):
+                    items.append(Item(place, a, b, False, repeat))
+                    if both_orders:
+                        items.append(Item(place, b, a, True, repeat))
+    return items, {words: count for words, count in left.items() if count}
+
+
+def values_of(example: Example, item: Item) -> dict[str, Any]:
+    """The texts of a question by their names in templates."""
+    first = example.responses[item.first]
+    prompt = text_of(example.prompt if first.prompt is None else first.prompt)
+    if item.second is None:
+        return {"prompt": prompt, "response": text_of(first.content)}
+    return {
+        "prompt": prompt,
+        "first": text_of(first.content),
+        "second": text_of(example.responses[item.second].content),
+    }
+
+
+def votes(examples: Sequence[Example], items: Sequence[Item], rulings: Sequence[Ruling], name: str) -> list[Example]:
+    """The examples with the rulings in place of their own feedback: pairs signed `name`, and `name, swapped`.
+
+    Of responses judged alone: scores, the mean over repetitions, and pairs between those that have one. An example on
+    which there is no ruling stays, without a vote.
+    """
+    pairs: list[list[Pair]] = [[] for _ in examples]
+    scores: list[dict[int, list[float]]] = [{} for _ in examples]
+    for item, ruling in zip(items, rulings, strict=True):
+        if ruling.value is None:
+            continue
+        if item.second is None:
+            scores[item.example].setdefault(item.first, []).append(ruling.value)
+            continue
+        signed = name + SWAPPED if item.swapped else name
+        pairs[item.example].append(_vote(item.first, item.second, ruling.value, 0.5, signed))
+    for own, given in zip(pairs, scores, strict=True):
+        means = {r: sum(values) / len(values) for r, values in sorted(given.items())}
+        own += [_vote(a, b, means[a], means[b], name) for a, b in combinations(means, 2)]
+    return [
+        replace(
+            example,
+            pairs=tuple(own),
+            scores=tuple(Score(r, sum(v) / len(v), annotator=name) for r, v in sorted(given.items())),
+            labels=(),
+            ranks=(),
+            steps=(),
+        )
+        for example, own, given in zip(examples, pairs, scores, strict=True)
+    ]
+
+
+def _vote(one: int, other: int, value: float, against: float, name: str) -> Pair:
+    if value == against:
+        return Pair(min(one, other), max(one, other), tie=True, annotator=name)
+    return Pair(one, other, annotator=name) if value > against else Pair(other, one, annotator=name)
+
+
+def _told(judge: Judge, examples: Sequence[Example], item: Item, ruling: Ruling) -> dict[str, Any]:
+    """A line of the file of answers."""
+    example, answer = examples[item.example], ruling.answer
+    return {
+        "example": item.example,
+        "id": example.id,
+        "source": example.source,
+        "responses": [item.first] if item.second is None else [item.first, item.second],
+        "systems": [example.responses[r].system for r in (item.first, item.second) if r is not None],
+        "swapped": item.swapped,
+        "repeat": item.repeat,
+        "status": ruling.status,
+        "value": ruling.value,
+        "why": ruling.why or None,
+        "mass": ruling.mass,
+        "text": answer.text if answer else None,
+        "finish": answer.finish if answer else None,
+        "judge": judge.name,
+        "template": judge.template.name,
+        "template_digest": judge.template.digest,
+        "model": judge.endpoint.model,
+        "served_by": answer.served_by if answer else None,
+        "endpoint": judge.endpoint.url,
+        "settings": judge.settings.request(),
+        "key": answer.key if answer else None,
+        "cached": answer.cached if answer else None,
+        "calls": answer.calls if answer else 0,
+        "prompt_tokens": answer.prompt_tokens if answer else None,
+        "completion_tokens": answer.completion_tokens if answer else None,
+    }
+
+
+def _write(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with aside.open("w", encoding="utf-8", newline="\n") as file:
+            for line in lines:
+                file.write(json.dumps(line, allow_nan=False) + "\n")
+        os.replace(aside, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}", mend="choose another folder") from None
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _words(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {words}" for words, count in counts.items()) or "none left out"
