@@ -30,6 +30,8 @@ _WHERE = {
     "evaluate": "boresight.training.evaluate",
     "compare": "boresight.training.compare",
     "choose": "boresight.training.choose",
+    "judge": "boresight.judging.judge",
+    "rank": "boresight.judging.rank",
     "score": "boresight.training.score",
     "methods": "boresight.catalogue",
     "show": "boresight.catalogue",
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
     from boresight.data.example import Response as Response
     from boresight.data.read import read as read
     from boresight.errors import BoresightError as BoresightError
+    from boresight.judging.judge import judge as judge
+    from boresight.judging.rank import rank as rank
     from boresight.objectives import LogProbs as LogProbs
     from boresight.objectives import PairLogProbs as PairLogProbs
     from boresight.objectives import PairScores as PairScores
