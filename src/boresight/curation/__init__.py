@@ -1,8 +1,26 @@
-"""Curation: dataset -> dataset. Each is one function on Examples that returns Examples."""
+"""Curation: dataset -> dataset. Each is one function on Examples that returns Examples.
+
+What comes back goes into a file with `boresight.data.write.write(examples, "made.jsonl")`, and from there everywhere.
+"""
 
 from __future__ import annotations
 
+from boresight.curation.curated import Curated
 from boresight.curation.degrade import degrade, degraded
+from boresight.curation.preference_vectors import preference_vectors, toward
 from boresight.curation.quote_tuning import Quotes, quote_tuning
+from boresight.curation.reward_augmented_dpo import aim, reward_augmented_dpo
+from boresight.curation.simplemix import simplemix
 
-__all__ = ["Quotes", "degrade", "degraded", "quote_tuning"]
+__all__ = [
+    "Curated",
+    "Quotes",
+    "aim",
+    "degrade",
+    "degraded",
+    "preference_vectors",
+    "quote_tuning",
+    "reward_augmented_dpo",
+    "simplemix",
+    "toward",
+]
