@@ -55,9 +55,17 @@ def check(
         "truncation": truncation,
     }
     result = look(
-        data, model, against=against, show=show, format=format, strict=strict, limit=limit, seed=seed,
-        progress=progress, **rendering,
-    )  # fmt: skip
+        data,
+        model,
+        against=against,
+        show=show,
+        format=format,
+        strict=strict,
+        limit=limit,
+        seed=seed,
+        progress=progress,
+        **rendering,
+    )
     if objective is not None and model is not None and result.rows is not None:
         from boresight.training.cost import cost, lines
 

@@ -83,9 +83,14 @@ def off_policy(
         raise InputError("no row can be measured under this model", mend="raise max_length, or look at the findings")
     values = token_values(log_probs_module(loaded.model), sequences, loaded.pad_id)
     drawn = sample(
-        loaded.model, loaded.tokenizer, prompts, max_new_tokens=max_new_tokens, seed=seed, batch_size=batch_size,
+        loaded.model,
+        loaded.tokenizer,
+        prompts,
+        max_new_tokens=max_new_tokens,
+        seed=seed,
+        batch_size=batch_size,
         eos_ids=turn_ends(loaded, renderer),
-    )  # fmt: skip
+    )
     given = np.array([float(v.mean()) for v in values])
     own = np.array([s.logprob_sum / s.length for s in drawn])
     place = np.array(owner)

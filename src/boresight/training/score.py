@@ -159,9 +159,21 @@ def score(
         reporter.note(line, style="yellow")
     measures, words = summary.figures()
     return Scores(
-        str(model), examples.report.source, wanted, kind, beta, len(examples), summary.responses, dict(report.dropped),
-        summary.tokens, judges[0].computed, measures, str(out) if out is not None else None, words, rows,
-    )  # fmt: skip
+        model=str(model),
+        data=examples.report.source,
+        reference=wanted,
+        kind=kind,
+        beta=beta,
+        examples=len(examples),
+        responses=summary.responses,
+        left_out=dict(report.dropped),
+        tokens=summary.tokens,
+        computed=judges[0].computed,
+        measures=measures,
+        out=str(out) if out is not None else None,
+        words=words,
+        rows=rows,
+    )
 
 
 def _fit(reward: bool, name: str, reference: object, beta: float | None, per_token: bool, compared: bool) -> None:
