@@ -134,8 +134,8 @@ def job_of(folder: Path, setting: Setting, dtype: str, scratch: Path) -> Any:
     import numpy as np
 
     from boresight.training.distributed import start
-    from boresight.training.job import prepare
     from boresight.training.order import Order
+    from boresight.training.prepare import prepare
     from boresight.training.recipe import Recipe
     from boresight.training.reporter import Reporter
 

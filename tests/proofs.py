@@ -14,7 +14,9 @@ import tiny
 from boresight.data.tokens import Row, Tokens
 from boresight.engine.proof import Line
 from boresight.training.distributed import start
-from boresight.training.job import Job, precision, prepare
+from boresight.training.job import Job
+from boresight.training.material import precision
+from boresight.training.prepare import prepare
 from boresight.training.proof import prove
 from boresight.training.recipe import Recipe
 from boresight.training.reporter import Reporter

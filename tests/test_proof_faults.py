@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 import boresight.engine.padded as padded
 import boresight.training.job as job_module
 import boresight.training.material as material
+import boresight.training.prepare as prepare_module
 import boresight.training.references as references
 import tiny
 from boresight.data.tokens import Tokens
@@ -70,7 +71,7 @@ def test_control_nothing_fails(base, prefs):
 
 
 def test_dropout_on_in_the_reference(base, prefs, monkeypatch):
-    monkeypatch.setattr(job_module, "disable_dropout", lambda model: 0)
+    monkeypatch.setattr(prepare_module, "disable_dropout", lambda model: 0)
     monkeypatch.setattr(padded, "evaluating", lambda module: nullcontext())
     job = job_of(base, prefs)  # the reference has spoken, in training mode
     disable_dropout(job.model)
@@ -80,7 +81,7 @@ def test_dropout_on_in_the_reference(base, prefs, monkeypatch):
 
 
 def test_dropout_on_in_the_policy(base, prefs, monkeypatch):
-    monkeypatch.setattr(job_module, "disable_dropout", lambda model: 0)
+    monkeypatch.setattr(prepare_module, "disable_dropout", lambda model: 0)
     name, words = first_failure(job_of(base, prefs))
     assert name == "no dropout"
     assert "dropout is on in the policy" in words
@@ -566,7 +567,7 @@ def test_what_a_failed_proof_leaves_behind(base, prefs, tmp_path, monkeypatch):
 
     words = {"method": "dpo", "model": base, "data": prefs, "out": tmp_path / "run", "quiet": True, "samples": 0}
     with monkeypatch.context() as patch:
-        patch.setattr(job_module, "disable_dropout", lambda model: 0)
+        patch.setattr(prepare_module, "disable_dropout", lambda model: 0)
         with pytest.raises(RunError) as stopped:
             bs.train(**words, max_steps=2)
     assert stopped.value.exit_code == 1

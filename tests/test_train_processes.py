@@ -373,9 +373,9 @@ LATE = """
 import os, sys
 import torch
 import boresight.training.step as step
-from boresight.training import job
+from boresight.training import prepare
 
-job.lazily = lambda optimizer, device: True  # as on a GPU
+prepare.lazily = lambda optimizer, device: True  # as on a GPU
 real, seen = step.weighted_loss, 0
 
 def loss(job, micro, kl):

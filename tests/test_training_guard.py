@@ -11,8 +11,7 @@ from safetensors.torch import load_file
 
 import boresight as bs
 from boresight.errors import RunError
-from boresight.training import job as jobs
-from boresight.training import loop
+from boresight.training import loop, prepare
 from test_train import _own_cache, base, go, lines, prefs, timeless, weights  # noqa: F401  (fixtures)
 
 CLIPPED = {"max_steps": 5, "proof": "off", "save_every": 2, "log_every": 3, "keep": 9, "micro_batch": 2}
@@ -20,12 +19,12 @@ CLIPPED = {"max_steps": 5, "proof": "off", "save_every": 2, "log_every": 3, "kee
 
 @pytest.fixture
 def lazy(monkeypatch):
-    monkeypatch.setattr(jobs, "lazily", lambda optimizer, device: True)
+    monkeypatch.setattr(prepare, "lazily", lambda optimizer, device: True)
 
 
 def test_a_sound_run_is_the_same_to_the_bit(base, prefs, tmp_path, monkeypatch):
     go(base, prefs, tmp_path / "at once", **CLIPPED)
-    monkeypatch.setattr(jobs, "lazily", lambda optimizer, device: True)
+    monkeypatch.setattr(prepare, "lazily", lambda optimizer, device: True)
     go(base, prefs, tmp_path / "late", **CLIPPED)
     assert timeless(tmp_path / "at once") == timeless(tmp_path / "late")
     a, b = weights(tmp_path / "at once"), weights(tmp_path / "late")

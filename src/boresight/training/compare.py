@@ -169,7 +169,7 @@ class _Comparing:
     def run(self) -> Comparison:
         """Train and measure what is missing, write after each run, and say what came of it."""
         # What a run brings in once for the whole process is not to count as the first run's own.
-        from boresight.training import job, loop, proof  # noqa: F401
+        from boresight.training import loop, prepare, proof  # noqa: F401
 
         measurer = self._measurer()
         self.reporter.note(

@@ -50,9 +50,15 @@ def check(recipe: Recipe, objective: Objective, *, divided: bool) -> None:
 
 
 def sampled(
-    tables: Sequence[Rows], recipe: Recipe, reference: Reference, loaded: Loaded, ends: Sequence[int], *, half: bool,
+    tables: Sequence[Rows],
+    recipe: Recipe,
+    reference: Reference,
+    loaded: Loaded,
+    ends: Sequence[int],
+    *,
+    half: bool,
     reporter: Reporter,
-) -> list[Rows]:  # fmt: skip
+) -> list[Rows]:
     """The tables with responses of the reference behind each row."""
     return [
         with_samples(
@@ -76,7 +82,6 @@ def further(
     tables: list[Rows],
     accelerator: Any,
     reporter: Reporter,
-    device: torch.device,
     *,
     resumed: bool,
 ) -> tuple[ReferenceStore, ...]:
@@ -84,15 +89,15 @@ def further(
     stores = []
     for name in (recipe.references or "").split(","):
         if name.strip():
-            bf16 = accelerator.mixed_precision == "bf16"
+            bf16, device = accelerator.mixed_precision == "bf16", accelerator.device
             one = find(recipe, loaded, device, bf16=bf16, resumed=resumed, fingerprint=None, choice=name.strip())
             stores.append(fill(recipe, one, tables, accelerator, reporter)[0])
     return tuple(stores)
 
 
-def embedded(objective: Objective, reference: Reference | None, tables: Sequence[Rows], reporter: Reporter) -> (
-    Callable[[Row], Tensor] | None
-):  # fmt: skip
+def embedded(
+    objective: Objective, reference: Reference | None, tables: Sequence[Rows], reporter: Reporter
+) -> Callable[[Row], Tensor] | None:
     """What gives a row's prompt as a vector, where the objective needs it."""
     if "embedding" not in objective.needs or reference is None:
         return None

@@ -1,11 +1,9 @@
-"""A job: everything a run needs, loaded and checked before the first step."""
+"""A job: everything a run needs, and the way from rows to losses. `prepare.py` makes one."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,34 +14,23 @@ from boresight.data.render import Renderer
 from boresight.data.rows import Rows
 from boresight.data.table import Examples
 from boresight.data.tokens import Row, Tokens
-from boresight.engine.dropout import disable_dropout
-from boresight.engine.headform import is_encoder_decoder
 from boresight.engine.loss import parts_of, picked, total_loss
-from boresight.engine.module import log_probs_module
 from boresight.engine.padded import logprobs
 from boresight.engine.proof import Witness
-from boresight.engine.scores import ResponseScores, scores
+from boresight.engine.scores import scores
 from boresight.engine.store import ReferenceStore
-from boresight.errors import InputError
 from boresight.objectives import LogProbs, Objective, PairScores
-from boresight.training import extra, live, twin
 from boresight.training.ahead import Ahead
 from boresight.training.batches import Batch, Context, assemble, own, sampled
-from boresight.training.distributed import equalise, exchange, launched_split, split, together
-from boresight.training.guard import Flags, fused, lazily
+from boresight.training.guard import Flags
 from boresight.training.known import noise
 from boresight.training.live import Live, through_states, with_states
-from boresight.training.load import Kind, turn_ends
-from boresight.training.material import half, longest, policy, precision, read_examples, rows_of
-from boresight.training.memory import Estimate, before_loading, estimate, show
+from boresight.training.memory import Estimate
 from boresight.training.microbatch import Kept, Key, Micro, ready
 from boresight.training.order import Order
 from boresight.training.placement import Sizes, place
 from boresight.training.recipe import Recipe
-from boresight.training.references import fill, find, of_split
 from boresight.training.reporter import Reporter
-
-__all__ = ["Job", "precision", "prepare"]
 
 
 @dataclass
@@ -154,10 +141,14 @@ class Job:
 
     def assembled(self, micro: Micro, policy: LogProbs | Tensor, context: Context) -> Batch:
         """The batch of a micro-batch from the policy's log-probs of its tokens."""
-        embedding = micro.embedding.to(self.device, non_blocking=True) if micro.embedding is not None else None
         twin = self.twin.log_probs(micro.tokens) if self.twin is not None else None
         others = [self._here(other) for other in micro.others]
-        return assemble(self.objective, micro.rows, policy, self._reference(micro), others, embedding, context, twin)
+        reference, embedding = self._reference(micro), self.embedding_of(micro)
+        return assemble(self.objective, micro.rows, policy, reference, others, embedding, context, twin)
+
+    def embedding_of(self, micro: Micro) -> Tensor | None:
+        """The embeddings of a micro-batch's prompts on the device, (rows, width)."""
+        return None if micro.embedding is None else micro.embedding.to(self.device, non_blocking=True)
 
     def known(self, micro: Micro, context: Context) -> dict[str, Tensor]:
         """What is known of each response token of a micro-batch without the model, by name, on the device."""
@@ -182,7 +173,7 @@ class Job:
         others = [picked(self._here(other), numbers, micro.tokens) for other in micro.others]
         known = self.known(micro, context)
         laid = [p.per_token for p in picked(self._laid(micro, known), numbers, micro.tokens)] if known else []
-        embedding = micro.embedding.to(self.device, non_blocking=True) if micro.embedding is not None else None
+        embedding = self.embedding_of(micro)
 
         def loss_of(g: int, policy: LogProbs) -> Tensor:
             batch = assemble(
@@ -282,172 +273,3 @@ class Job:
         if self.micro_batch is not None:
             self.micro_batch = max(1, self.micro_batch // 2)
         return True
-
-
-def prepare(
-    recipe: Recipe,
-    reporter: Reporter,
-    accelerator: Any,
-    *,
-    checkpoint: Path | None = None,
-    reference: str | None = None,
-    micro_tokens: int | None = None,
-    micro_batch: int | None = None,
-) -> Job:
-    """Load model and data, make rows, fill the reference store, and build the optimizer.
-
-    checkpoint: take the policy's weights from here (a resumed run). reference: fingerprint of the reference of the
-    run that is resumed. micro_tokens, micro_batch: what they had come down to. Raises InputError for anything that
-    cannot be used.
-    """
-    from accelerate.utils import set_seed
-
-    set_seed(recipe.seed)
-    objective, device = recipe.objective, accelerator.device
-    bf16 = accelerator.mixed_precision == "bf16"
-    divided = recipe.shard or launched_split()
-    parts = accelerator.num_processes if divided else 1
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    kind: Kind = "score" if objective.takes is PairScores else "causal"
-    if recipe.adapter == "qlora" and checkpoint is None:
-        reporter.note("adapter=qlora: the base is held in 4 bits")
-
-    def read_all() -> tuple[Examples, Examples | None]:
-        examples = read_examples(recipe.data, recipe, recipe.limit, reporter, recipe.part)
-        return examples, read_examples(
-            recipe.eval_data, recipe, recipe.eval_limit, reporter
-        ) if recipe.eval_data else None
-
-    examples, eval_examples = together(accelerator, read_all)
-    before_loading(recipe, kind, device, parts, local, half=half(recipe, bf16))
-    loaded = policy(recipe, kind, bf16, checkpoint)
-    model = loaded.model
-    disable_dropout(model)
-    renderer = Renderer(
-        loaded.tokenizer,
-        encoder_decoder=is_encoder_decoder(model),
-        template=recipe.template,
-        spans=recipe.spans,
-        max_length=recipe.max_length or longest(loaded),
-        truncation=recipe.truncation,
-    )
-
-    def make_all() -> tuple[Rows, Rows | None]:
-        rows = rows_of(examples, recipe, renderer, reporter)
-        return rows, rows_of(eval_examples, recipe, renderer, reporter) if eval_examples is not None else None
-
-    extra.check(recipe, objective, divided=divided)
-    rows, eval_rows = together(accelerator, make_all)
-    order = Order(len(rows), batch=recipe.batch, epochs=recipe.epochs, max_steps=recipe.max_steps, seed=recipe.seed)
-
-    if not divided:
-        model.to(device)
-    model.train()
-    module: Any = ResponseScores(model) if kind == "score" else log_probs_module(model)
-    if not any(p.requires_grad for p in model.parameters()):
-        raise InputError("no parameter of the model is trainable", mend="check adapter= and the model's requires_grad")
-    # One process's word: were the layouts to differ, so would the micro-batches.
-    layout = exchange(accelerator, module.layout)[0]
-    if kind == "causal":
-        live.check(module, objective)
-    against = None
-    if extra.REFERRED & set(objective.needs):
-        against = find(
-            recipe,
-            loaded,
-            torch.device("cpu") if divided else device,
-            bf16=bf16,
-            resumed=checkpoint is not None,
-            fingerprint=reference,
-        )
-    ends = turn_ends(loaded, renderer)
-    if "samples" in objective.needs and against is not None:
-        first = against
-
-        def draw() -> list[Rows]:
-            tables = [rows] if eval_rows is None else [rows, eval_rows]
-            return extra.sampled(tables, recipe, first, loaded, ends, half=bf16, reporter=reporter)
-
-        drawn = together(accelerator, draw)
-        rows, eval_rows = drawn[0], drawn[1] if len(drawn) > 1 else None
-    sizes = Sizes.of(rows, objective)
-    budget = min(micro_tokens or recipe.micro_tokens, recipe.micro_tokens)
-    limit = min((n for n in (micro_batch, recipe.micro_batch) if n is not None), default=None)
-    share = -(-recipe.batch // accelerator.num_processes)
-    memory = estimate(
-        module,
-        scores=kind == "score",
-        tokens=sizes.most(layout, share if limit is None else min(limit, share), budget),
-        longest=int(sizes.longest.max()),
-        parts=parts,
-        checkpointing=recipe.gradient_checkpointing,
-        device=device,
-        cast=accelerator.autocast,
-        local_processes=local,
-    )
-    show(memory, reporter)
-    if divided:
-        module = split(module, device)
-    else:
-        equalise(accelerator, [p for p in model.parameters() if p.requires_grad])
-    store, seen = None, None
-    if against is not None and "reference" in objective.needs:
-        compute = of_split(against, model, module, accelerator, loaded.pad_id, recipe.micro_tokens) if divided else None
-        tables = [t for t in (rows, eval_rows) if t is not None]
-        store, seen = fill(recipe, against, tables, accelerator, reporter, compute)
-    tables = [t for t in (rows, eval_rows) if t is not None]
-    others = extra.further(recipe, loaded, tables, accelerator, reporter, device, resumed=checkpoint is not None)
-    embedding = extra.embedded(objective, against, tables, reporter)
-    beside = live.keep(against, model, module, objective) if against is not None else None
-    heads = extra.heads(objective, model, recipe.hyperparameters(), device)
-    equalise(accelerator, list(heads.parameters()))
-    if recipe.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        if recipe.adapter != "none":
-            model.enable_input_require_grads()
-    trained = [p for p in (*model.parameters(), *heads.parameters()) if p.requires_grad]
-    slow = twin.beside(objective, recipe.hyperparameters(), model, module, accelerator, loaded.pad_id, checkpoint)
-    optimizer = torch.optim.AdamW(
-        [{"params": trained}, *([slow.group()] if slow is not None else [])],
-        lr=recipe.peak_lr,
-        weight_decay=recipe.weight_decay,
-        betas=(0.9, 0.999),
-        eps=1e-8,
-        fused=fused(trained),
-    )
-    return Job(
-        recipe=recipe,
-        objective=objective,
-        hyperparameters=recipe.hyperparameters(),
-        accelerator=accelerator,
-        module=module,
-        model=model,
-        tokenizer=loaded.tokenizer,
-        pad_id=loaded.pad_id,
-        renderer=renderer,
-        examples=examples,
-        rows=rows,
-        eval_examples=eval_examples,
-        eval_rows=eval_rows,
-        order=order,
-        optimizer=optimizer,
-        split=divided,
-        sizes=sizes,
-        eval_sizes=Sizes.of(eval_rows, objective) if eval_rows is not None else None,
-        layout=layout,
-        micro_tokens=budget,
-        micro_batch=limit,
-        lazy=lazily(optimizer, device),
-        memory=memory,
-        store=store,
-        witness=seen,
-        reference=against.fingerprint if against is not None else None,
-        ends=ends,
-        reporter=reporter,
-        others=others,
-        embedding=embedding,
-        live=beside,
-        twin=slow,
-        heads=heads,
-        state={name: torch.tensor(value, dtype=torch.float64) for name, value in objective.state.items()},
-    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -77,7 +77,7 @@ def with_states(job: Job, micro: Micro, known: dict[str, Tensor]) -> LogProbs:
             found["token_kl"] = kl(mine, hidden, other, theirs)
         if "reference_kl" in needs:
             found["reference_kl"] = kl(other, theirs, mine, hidden)
-    return replace(LogProbs(values, batch.owner, batch.count), per_token=found)
+    return LogProbs(values, batch.owner, batch.count, found)
 
 
 def head_of(module: Any, *, base: bool = False) -> Head:

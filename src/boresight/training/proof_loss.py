@@ -73,7 +73,7 @@ def _closed_form_line(job: Job, bench: Bench, rows: list[Row], context: Context,
                 policy = replace(policy, per_token=job.known(micro, context))
             reference = replace(policy, per_token={}) if isinstance(policy, LogProbs) and referred else None
             others = [reference] * len(job.others) if reference is not None else []
-            embedding = micro.embedding.to(job.device) if micro.embedding is not None else None
+            embedding = job.embedding_of(micro)
             batch = assemble(objective, part, policy, reference, others, embedding, context, reference)
             losses = objective.function(batch, **job.hyperparameters)
             # Over a batch it is the mean that has a closed form.

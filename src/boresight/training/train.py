@@ -112,8 +112,9 @@ def _train(
     from boresight.training.card import model_card
     from boresight.training.distributed import exchange, start, together
     from boresight.training.folder import UNTRAINED, writing
-    from boresight.training.job import precision, prepare
     from boresight.training.loop import fit
+    from boresight.training.material import precision
+    from boresight.training.prepare import prepare
     from boresight.training.proof import failed, prove, skipped, stop_if_failed
     from boresight.training.trackers import trackers
 
