@@ -170,7 +170,7 @@ def chosen(
                 share = kept.mean() if len(kept) else 1.0
                 some = hierarchical(
                     x[kept], d[kept], y[kept], alpha=alpha, shared=first * top * share, specific=second * top * share,
-                    domains=number, tolerance=1e-4, steps=500,
+                    domains=number, tolerance=1e-3, steps=200,
                 )  # fmt: skip
                 total += float(losses(some.margins(x[out], d[out]), y[out]).sum())
             tried.append((first * top, second * top, total / max(len(x), 1)))

@@ -112,8 +112,8 @@ def explain(
     if asked is not None:
         more = [Feature(f"concept: {c.name}", f"has more: {c.name}", f"has less: {c.name}", _nothing) for c in concepts]
         pairs = pairs.having(more, asked.values)
-    fit = fitted(pairs.x, pairs.y, pairs.weight, pairs.prompt, penalty=penalty)
-    low, high = bootstrap(pairs.x, pairs.y, pairs.weight, _clusters(pairs), rounds=rounds, seed=seed, penalty=penalty)
+    fit = fitted(pairs.x, pairs.y, pairs.weight, pairs.clusters, penalty=penalty)
+    low, high = bootstrap(pairs.x, pairs.y, pairs.weight, pairs.clusters, rounds=rounds, seed=seed, penalty=penalty)
     told = _told(pairs, fit, (low, high), with_words, penalty, seed)
     told |= {
         "source": ", ".join(name for name, _ in files),
@@ -130,7 +130,8 @@ def explain(
 def _told(
     pairs: Compared, fit: Fitted, booted: tuple[Any, Any], with_words: bool, penalty: float, seed: int
 ) -> dict[str, Any]:
-    alone = [share(column * (pairs.y != 0.5), pairs.prompt) for column in pairs.x.T]
+    clusters = pairs.clusters
+    alone = [share(column * (pairs.y != 0.5), clusters) for column in pairs.x.T]
     scores, tags = profile(pairs.x, pairs.y), pairs.y != 0.5
     # A factor of DecipherPref is had by the response that has more of the feature.
     factor = decipherpref(pairs.x[tags] > 0, pairs.x[tags] < 0)
@@ -144,7 +145,7 @@ def _told(
     tested = [h for h in held if h["p"] is not None]
     together = fit.p[known] if len(pairs) >= FEW * len(known) else np.ones(len(known))
     corrected = holm([*together, *(h["p"] for h in tested)])
-    sure = flipped(np.sign(pairs.x[:, known]) * tags[:, None], pairs.prompt, seed=seed)
+    sure = flipped(np.sign(pairs.x[:, known]) * tags[:, None], clusters, seed=seed)
     features: list[dict[str, Any]] = []
     for place, k in enumerate(known):
         one = pairs.features[k]
@@ -194,8 +195,8 @@ def _cautions(pairs: Compared, fit: Fitted) -> list[str]:
         )
     if prompts < ENOUGH:
         told.append(
-            f"The pairs answer only {prompts} different prompt{'s' * (prompts != 1)}: intervals take pairs as "
-            "independent and hold for these prompts. Of others they say nothing."
+            f"The pairs answer only {prompts} different prompt{'s' * (prompts != 1)}: intervals hold for these prompts "
+            "and take pairs of responses as independent of each other. Of other prompts they say nothing."
         )
     elif fit.kind == "posterior":
         told.append("There are few prompts for so many features: intervals take pairs as independent.")
@@ -258,10 +259,6 @@ def _typical(found: Explanation, show: int) -> list[int]:
 def _shown(found: Explanation, pair: int) -> dict[str, Any]:
     prompt, first, second = (t if len(t) <= LONGEST else t[:LONGEST] + " ..." for t in found.pairs.texts[pair])
     return {**found.local(pair), "prompt": prompt, "first": first, "second": second}
-
-
-def _clusters(pairs: Compared) -> Any:
-    return pairs.prompt if len(np.unique(pairs.prompt)) >= ENOUGH else np.arange(len(pairs))
 
 
 def _name(source: Any) -> str:

@@ -102,7 +102,7 @@ def words(pairs: Compared, *, least: int = LEAST) -> list[Word]:
             for word in side:
                 if word in rows:
                     rows[word].append((row, sign))
-    prompt = pairs.prompt[settled]
+    prompt = pairs.clusters[settled]
     found = []
     for word in known:
         at, sign = np.array(rows[word]).T

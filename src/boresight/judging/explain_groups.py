@@ -34,7 +34,9 @@ def by_group(pairs: Compared, by: str, *, seed: int = 0, penalty: float = 1.0) -
     over all), what is special in them, and the share of each feature: of the group's pairs that differ in it, those in
     which the response with more is preferred (p_adjusted for all groups and features, by turning pairs over).
     differences: where a group's coefficient differs from the other groups' (p by Holm over all groups and features;
-    from a joint regression with that group's own terms, clustered on prompts where there are enough). held_out: one regression for all, one for each group, and shared + specific, on prompts not fitted on.
+    from a joint regression with that group's own terms, clustered on prompts where there are enough). held_out: one
+    regression for all, one for each group, and shared + specific, on prompts not fitted on (by="prompt": on other pairs
+    of the same prompts).
     similarity: Pearson's correlation of the coefficients of each two groups, fitted apart.
     Raises InputError if `by` is unknown or the data sets nothing apart by it.
     """
@@ -53,13 +55,15 @@ def by_group(pairs: Compared, by: str, *, seed: int = 0, penalty: float = 1.0) -
     domain = np.array([place[name] for name in some.groups[by]])
     scale = root_mean_square(some.x)
     z = some.x / np.where(scale > 0, scale, inf)
+    if by == "prompt":
+        some.prompt = np.arange(len(some))
     found = chosen(z, domain, some.y, some.prompt, seed=seed, domains=len(names), **_TRIED)
     apart = [logistic(z[domain == k], some.y[domain == k], penalty=penalty) for k in range(len(names))]
     tests = _differences(z, some, domain, len(names), penalty)
     corrected = holm([p for *_, p in tests]) if tests else np.zeros(0)
     settled = np.sign(some.x) * (some.y != 0.5)[:, None]
     signs = np.column_stack([settled * (domain == k)[:, None] for k in range(len(names))])
-    sure = flipped(signs, some.prompt, seed=seed).reshape(len(names), -1)
+    sure = flipped(signs, some.clusters, seed=seed).reshape(len(names), -1)
     count = len(names)
     models = {
         POOLED: _model(lambda x, y, d, p: Hierarchy(logistic(x, y), np.zeros((count, x.shape[1])), True)),
@@ -77,7 +81,7 @@ def by_group(pairs: Compared, by: str, *, seed: int = 0, penalty: float = 1.0) -
                 "pairs": int((domain == k).sum()),
                 "coefficients": dict(zip(pairs.ids, map(float, found.fit.coefficients(k)), strict=True)),
                 "specific": dict(zip(pairs.ids, map(float, found.fit.specific[k]), strict=True)),
-                "shares": _shares(settled[domain == k], some.prompt[domain == k], sure[k], pairs.ids),
+                "shares": _shares(settled[domain == k], some.clusters[domain == k], sure[k], pairs.ids),
             }
             for k, name in enumerate(names)
         ],
@@ -90,7 +94,7 @@ def by_group(pairs: Compared, by: str, *, seed: int = 0, penalty: float = 1.0) -
     }
 
 
-_TRIED: dict[str, Any] = {"shared": (0.003, 0.01, 0.03), "specific": (0.01, 0.03, 0.1, 0.3), "count": 3}
+_TRIED: dict[str, Any] = {"shared": (0.01, 0.05), "specific": (0.02, 0.1, 0.3), "count": 3}
 
 
 def _marked(pairs: Compared, domain: NDArray[np.int64]) -> Compared:
@@ -124,7 +128,7 @@ def _differences(
     ones = np.ones(2 * z.shape[1])
     for k in range(count):
         own = z * (domain == k)[:, None]
-        fit = fitted(np.column_stack([z, own]), pairs.y, prompts=pairs.prompt, penalty=penalty, scale=ones)
+        fit = fitted(np.column_stack([z, own]), pairs.y, prompts=pairs.clusters, penalty=penalty, scale=ones)
         for f in range(z.shape[1]):
             at = z.shape[1] + f
             if (own[:, f] ** 2).sum() / 4 >= CONDITION and isfinite(fit.se[at]):

@@ -26,7 +26,7 @@ class Held:
     """A model's held-out log-loss (nats) and accuracy, and how they differ from those of length alone.
 
     better: its loss less that of length alone (below 0 is better), and p of that being 0. Intervals are clustered on
-    prompts where there are 10 or more, and over pairs otherwise.
+    prompts, or on pairs of responses where prompts are few.
     """
 
     model: str
@@ -98,21 +98,21 @@ def held_out(
         kept, tested = pairs.take(fit), pairs.take(out)
         for name, model in models.items():
             margins[name][out] = model(kept, tested)
-    clusters = pairs.prompt if len(np.unique(pairs.prompt)) >= 10 else None
+    clusters = pairs.clusters
     found, against = [], losses(margins[base], pairs.y) if base in margins else None
     for name, m in margins.items():
         loss, right = losses(m, pairs.y), rights(m, pairs.y)
         better = None if against is None or name == base else paired_difference(loss, against, clusters)
-        p = None if better is None else _p(better, clusters, len(pairs))
+        p = None if better is None else _p(better, clusters)
         found.append(Held(name, mean(loss, clusters), mean(right, clusters), better, p))
     return found
 
 
-def _p(interval: Interval, clusters: NDArray[np.int64] | None, n: int) -> float:
+def _p(interval: Interval, clusters: NDArray[np.int64]) -> float:
     """Two-sided p of the mean behind a 95% t interval being 0."""
     from scipy.stats import t
 
-    freedom = (n if clusters is None else len(np.unique(clusters))) - 1
+    freedom = len(np.unique(clusters)) - 1
     if freedom < 1 or not np.isfinite(interval.high - interval.low):
         return 1.0
     error = (interval.high - interval.low) / 2 / t.ppf(0.975, freedom)

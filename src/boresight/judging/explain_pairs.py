@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,11 @@ from numpy.typing import NDArray
 from boresight.data.checks._base import response_text
 from boresight.data.example import Example
 from boresight.data.views import pairs as decided
+from boresight.judging.explain_fit import ENOUGH
 from boresight.judging.features import FEATURES, Feature, Seen
 
 Floats = NDArray[np.float64]
+Of = Callable[[str, str], list[float]]
 
 GROUPS = ("domain", "annotator", "group", "user", "prompt", "file")
 """What preferences can be set apart by."""
@@ -56,9 +59,14 @@ class Compared:
         """How many pairs are ties."""
         return int((self.y == 0.5).sum())
 
-    def column(self, id: str) -> Floats:
-        """The differences of one feature, (n,)."""
-        return self.x[:, self.ids.index(id)]
+    @property
+    def clusters(self) -> NDArray[np.int64]:
+        """(n,) what depends on each other: pairs of one prompt; with too few prompts, votes on the same two texts."""
+        if len(np.unique(self.prompt)) >= ENOUGH:
+            return self.prompt
+        place: dict[tuple[int, frozenset[str]], int] = {}
+        keys = [(int(p), frozenset((a, b))) for p, (_, a, b) in zip(self.prompt, self.texts, strict=True)]
+        return np.array([place.setdefault(key, len(place)) for key in keys], np.int64)
 
     def take(self, which: NDArray[np.int64]) -> Compared:
         """Some of the pairs."""
@@ -108,9 +116,10 @@ def compared(
     """
     known = dict(FEATURES if features is None else features)
     rows, numbers = _Rows(), {}  # type: ignore[var-annotated]
+    features_of = cache(lambda text, prompt: _features(text, prompt, known))  # votes come again on the same texts
     for name, examples in files:
         for example in examples:
-            _add(rows, example, name, known, numbers)
+            _add(rows, example, name, features_of, numbers)
             advance(1)
     x = np.array(rows.x, np.float64).reshape(len(rows.y), len(known))
     made = Compared(
@@ -123,7 +132,7 @@ def compared(
     return made.having([FIRST], place[:, None]) if PLACED < share < 1 - PLACED else made
 
 
-def _add(rows: _Rows, example: Example, file: str, known: Mapping[str, Feature], numbers: dict[object, int]) -> None:
+def _add(rows: _Rows, example: Example, file: str, features_of: Of, numbers: dict[object, int]) -> None:
     pairs = example.pairs or tuple(decided(example))
     if not pairs:
         return
@@ -131,7 +140,7 @@ def _add(rows: _Rows, example: Example, file: str, known: Mapping[str, Feature],
     texts = [response_text(r) for r in example.responses]
     key: object = _beginning(example) or (file, example.id or len(rows.y))
     number = numbers.setdefault(key, len(numbers))
-    seen = {i: _features(texts[i], asked, known) for i in {i for pair in pairs for i in (pair.chosen, pair.rejected)}}
+    seen = {i: features_of(texts[i], asked) for i in {i for pair in pairs for i in (pair.chosen, pair.rejected)}}
     for pair in pairs:
         rows.x.append([a - b for a, b in zip(seen[pair.chosen], seen[pair.rejected], strict=True)])
         rows.y.append(0.5 if pair.tie else 1.0)
