@@ -11,21 +11,16 @@ from boresight.data.example import Example, Label, Pair, Response, Score, Step
 from boresight.data.write import write
 from boresight.objectives import Objective
 from objective_checks import NAMES
-
-TEXT = "the cat sat on a warm mat and saw two small dogs run after one red ball in the garden of my old house"
-WORDS = TEXT.split()
+from words import sentence
 
 
 def examples(count: int = 24, seed: int = 0, responses: int = 3) -> list[Example]:
     """Examples of texts of 1 to 8 words in one or two lines; the first response is the best, the second the worst."""
     rng = np.random.default_rng(seed)
 
-    def sentence() -> str:
-        return " ".join(rng.choice(WORDS, int(rng.integers(1, 9))))
-
     def one(index: int) -> Example:
-        texts = [f"{sentence()} now", *(sentence() for _ in range(responses - 1))]
-        texts = [f"{text}\n{sentence()}" if rng.random() < 0.4 else f"{text} {k}" for k, text in enumerate(texts)]
+        texts = [f"{sentence(rng)} now", *(sentence(rng) for _ in range(responses - 1))]
+        texts = [f"{text}\n{sentence(rng)}" if rng.random() < 0.4 else f"{text} {k}" for k, text in enumerate(texts)]
         worth = [2.0, 0.2, *(round(float(rng.uniform(0.4, 1.8)), 2) for _ in texts[2:])]
         scores = [Score(k, w + round(float(rng.uniform(0, 0.1)), 3), n) for n in NAMES for k, w in enumerate(worth)]
         steps = [
@@ -34,7 +29,7 @@ def examples(count: int = 24, seed: int = 0, responses: int = 3) -> list[Example
             for s in range(t.count("\n") + 1)
         ]
         return Example(
-            f"{sentence()} {index}",
+            f"{sentence(rng)} {index}",
             tuple(Response(t) for t in texts),
             pairs=(Pair(0, 1),),
             scores=tuple(scores),

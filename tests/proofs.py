@@ -20,18 +20,15 @@ from boresight.training.prepare import prepare
 from boresight.training.proof import prove
 from boresight.training.recipe import Recipe
 from boresight.training.reporter import Reporter
-
-TEXT = "the cat sat on a warm mat and saw two small dogs run after one red ball in the garden of my old house"
-WORDS = TEXT.split()
+from words import WORDS, sentence
 
 
 def write_prefs(path: Path, count: int = 24, seed: int = 0) -> Path:
     rng = np.random.default_rng(seed)
 
-    def sentence() -> str:
-        return " ".join(rng.choice(WORDS, int(rng.integers(1, 9))))
-
-    rows = [{"prompt": sentence(), "chosen": sentence() + " now", "rejected": sentence()} for _ in range(count)]
+    rows = [
+        {"prompt": sentence(rng), "chosen": sentence(rng) + " now", "rejected": sentence(rng)} for _ in range(count)
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 

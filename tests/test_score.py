@@ -24,13 +24,7 @@ from boresight.errors import InputError, RunError
 from boresight.training import judge as judge_module
 from boresight.training import score as score_module
 from boresight.training.score import score
-
-TEXT = "the cat sat on a warm mat and saw two small dogs run after one red ball in the garden of my old house"
-WORDS = TEXT.split()
-
-
-def sentence(rng: np.random.Generator, least: int = 1, most: int = 9) -> str:
-    return " ".join(rng.choice(WORDS, int(rng.integers(least, most))))
+from words import WORDS, sentence
 
 
 @pytest.fixture(scope="module")

@@ -18,38 +18,9 @@ from boresight.objectives import objectives
 from boresight.training.extra import check as check_needs
 from boresight.training.recipe import Recipe
 from everything import words_for, write_everything
+from words import WORDS, sentence
 
-WORDS = [
-    "the",
-    "cat",
-    "sat",
-    "on",
-    "a",
-    "warm",
-    "mat",
-    "and",
-    "saw",
-    "two",
-    "small",
-    "dogs",
-    "run",
-    "after",
-    "one",
-    "red",
-    "ball",
-    "in",
-    "the",
-    "garden",
-    "of",
-    "my",
-    "old",
-    "house",
-]
 SMALL = {"batch": 8, "micro_batch": 8, "samples": 0, "trackers": "none", "log_every": 1, "quiet": True, "lr": 1e-3}
-
-
-def sentence(rng: np.random.Generator, least: int = 1, most: int = 9) -> str:
-    return " ".join(rng.choice(WORDS, int(rng.integers(least, most))))
 
 
 @pytest.fixture(scope="module")

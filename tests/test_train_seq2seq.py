@@ -20,7 +20,8 @@ from boresight.errors import InputError, RunError
 from boresight.lab.tiny import make_model
 from boresight.report.write import report
 from boresight.training.sample import sample
-from proofs import WORDS, failing, job_of, lines_of, write_prefs
+from proofs import failing, job_of, lines_of, write_prefs
+from words import WORDS
 
 ARCHS = ("t5", "bart")
 SMALL = {"batch": 4, "samples": 0, "trackers": "none", "log_every": 1, "quiet": True, "lr": 1e-3}

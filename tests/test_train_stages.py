@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 import boresight as bs
 from boresight.errors import InputError
 from boresight.training.stages import recipes, split
-from everything import WORDS, write_everything
+from everything import write_everything
+from words import WORDS
 
 SMALL = {"batch": 8, "samples": 0, "trackers": "none", "log_every": 1, "quiet": True, "lr": 1e-3, "method": "dpo"}
 

@@ -19,8 +19,9 @@ from boresight.training.drawn import prompt_of
 from boresight.training.known import differences, noise
 from boresight.training.live import with_states
 from boresight.training.microbatch import ready
-from everything import WORDS, examples, write_everything
+from everything import examples, write_everything
 from proofs import job_of, save_family
+from words import WORDS
 
 
 @pytest.fixture(autouse=True)
