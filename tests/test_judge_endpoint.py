@@ -211,6 +211,16 @@ def test_what_was_answered_is_not_asked_again_and_what_differs_is():
             assert [asked.ask(question()).text for _ in range(2)] == ["answer 8", "answer 9"]
 
 
+def test_questions_that_are_alike_are_asked_once():
+    with serving(lambda n, body: Said(f"answer {n}", pause=0.02)) as server, endpoint(server, cache=False) as asked:
+        told = []
+        answers = asked.ask_all([question(), question("else"), question(), question(repeat=1)], told.append)
+    assert server.calls == 3
+    assert answers[0] is answers[2]
+    assert len({a.text for a in answers}) == 3
+    assert sum(told) == 4
+
+
 def test_tokens_with_their_log_probs_are_kept_too():
     tokens = [
         {

@@ -209,20 +209,26 @@ class Endpoint:
     def ask_all(self, questions: Sequence[Question], advance: Advance | None = None) -> list[Answer | None]:
         """The answers in the order of the questions, `concurrency` at a time; None where the budget was used up.
 
+        Questions that are alike, with the same repetition, are asked once.
         Whatever was answered before an interruption or error is in the cache. Raises what `ask` raises.
         """
         answers: list[Answer | None] = [None] * len(questions)
         self._stop.clear()
         pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="boresight-judge")
         try:
-            places = {pool.submit(self.ask, question): place for place, question in enumerate(questions)}
-            for done in as_completed(places):
+            places: dict[str, list[int]] = {}
+            for place, question in enumerate(questions):
+                places.setdefault(self.address_of(question), []).append(place)
+            asked = {pool.submit(self.ask, questions[same[0]]): same for same in places.values()}
+            for done in as_completed(asked):
                 try:
-                    answers[places[done]] = done.result()
+                    answer = done.result()
                 except OutOfBudget:
                     continue
+                for place in asked[done]:
+                    answers[place] = answer
                 if advance is not None:
-                    advance(1)
+                    advance(len(asked[done]))
         except BaseException:
             self._stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
