@@ -8,14 +8,20 @@ import typer
 
 EXAMPLES = """Examples:
 [bold]boresight evaluate run --data test.jsonl[/bold]
-[bold]boresight evaluate my-model --reference base --data test.jsonl --samples 0[/bold]"""
+[bold]boresight evaluate my-model --reference base --data test.jsonl --samples 0[/bold]
+[bold]boresight evaluate reward-run --data test.jsonl[/bold]  a reward model: calibration, shortcuts, probes as well
+[bold]boresight evaluate my_rewards.brief --data test.jsonl --gold my_rewards.true[/bold]  your own function"""
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run's folder, a model's, or a hub name.")],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="RUN|MODEL|REWARD", help="A run's folder, a model's, a hub name, or module.function."),
+    ],
     data: Annotated[str | None, typer.Option(help="Held-out data; a run's eval_data if left out.")] = None,
     reference: Annotated[str | None, typer.Option(help="Model that rewards and KL are measured against.")] = None,
     train_data: Annotated[str | None, typer.Option(help="Pairs that the TF-IDF baseline is fitted on.")] = None,
+    gold: Annotated[str | None, typer.Option(help="Of a reward: another that judges its best-of-n.")] = None,
     samples: Annotated[int, typer.Option(min=0, help="Prompts to sample from; 0 for none.")] = 64,
     sample_tokens: Annotated[int, typer.Option(min=1, help="Longest sample in tokens.")] = 64,
     batch: Annotated[int, typer.Option(min=1, help="Responses at once.")] = 16,
@@ -29,10 +35,31 @@ def evaluate(
     """Evaluate a run, a model or a reward model on held-out pairs, with 95% intervals and beside baselines.
 
     A run is measured against its reference: how often the implicit reward prefers the chosen reply, what it gained
-    and lost in log-prob, its KL on its own samples, their length. Intervals take the pairs of one prompt together.
+    and lost in log-prob, its KL on its own samples, their length. A reward (a reward model, or a function of prompts
+    and responses) is also asked how well it is calibrated, what features of form it follows, which edits that change
+    nothing turn its verdicts over, and what best-of-n by it is worth. Intervals take the pairs of one prompt together.
     """
-    from boresight.cli import output
+    from boresight.cli import _evaluate, output
+    from boresight.errors import InputError
+    from boresight.rewards.load import scores
     from boresight.training.evaluate import evaluate as measure
+
+    if scores(model):
+        _evaluate.of_reward(
+            model,
+            data,
+            reference=reference,
+            gold=gold,
+            train_data=train_data,
+            limit=limit,
+            format=format,
+            template=template,
+            quiet=quiet or json,
+            as_json=json,
+        )
+        return
+    if gold is not None:
+        raise InputError(f"{model} is a language model: gold means nothing for it", mend="leave it away")
 
     found = measure(
         model,

@@ -155,26 +155,27 @@ def progress(what: str, total: int | None, *, quiet: bool = False) -> Iterator[A
 
 def emit_json(value: Any) -> None:
     """Print `value` as JSON on stdout; NaN and infinities, which JSON lacks, become null."""
-    print(json.dumps(_jsonable(value), indent=2, allow_nan=False), flush=True)
+    print(json.dumps(jsonable(value), indent=2, allow_nan=False), flush=True)
 
 
-def _jsonable(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
+    """`value` as what JSON has: mappings, lists, texts, numbers; None for NaN and infinities."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if hasattr(value, "to_dict"):
-        return _jsonable(value.to_dict())
+        return jsonable(value.to_dict())
     if is_dataclass(value) and not isinstance(value, type):
-        return _jsonable(asdict(value))
+        return jsonable(asdict(value))
     if isinstance(value, Mapping):
-        return {str(k): _jsonable(v) for k, v in value.items()}
+        return {str(k): jsonable(v) for k, v in value.items()}
     if isinstance(value, set | frozenset):
-        return sorted(map(_jsonable, value), key=str)
+        return sorted(map(jsonable, value), key=str)
     if isinstance(value, Iterable) and not hasattr(value, "item"):
-        return [_jsonable(v) for v in value]
+        return [jsonable(v) for v in value]
     if hasattr(value, "tolist"):  # arrays, and the scalars of numpy and torch
-        return _jsonable(value.tolist())
+        return jsonable(value.tolist())
     return str(value)
 
 

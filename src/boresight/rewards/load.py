@@ -16,6 +16,14 @@ from boresight.training.evaluate import run_facts
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
+def scores(name: str | Path) -> bool:
+    """Whether a name stands for a reward by itself: a dotted path, or a run, model or adapter that scores."""
+    text = str(name)
+    if _PATH.fullmatch(text) and not Path(text).exists():
+        return True
+    return is_reward_model(str(Path(text) / "model" if run_facts(Path(text)) else text))
+
+
 def load_reward(name: str | Path, *, reference: str | Path | None = None, **options: Any) -> Reward:
     """The reward that a name stands for.
 

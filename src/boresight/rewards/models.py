@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,7 @@ class ModelReward(_Modelled):
         model = load_model(self.name, adapter=adapter, dtype=dtype)
         if not model.reward:
             raise InputError(f"{name} is a language model, no reward model", mend="as a reward it needs a reference")
+        self._model = model
         self._ready(model)
 
     def score(self, prompts: Sequence[Content], responses: Sequence[Content]) -> Values:
@@ -88,6 +90,23 @@ class ModelReward(_Modelled):
         kept, said = self._said(prompts, responses)
         values[kept] = [float(v[0]) for v in said[0]]
         return values
+
+    def lint(self) -> list[str]:
+        """What others may read differently from this model, in words: pad and EOS, end of turn, template."""
+        tokenizer, said = self._model.loaded.tokenizer, []
+        if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+            said.append(
+                "The tokenizer's pad is its EOS, or absent: transformers looks for the last token by the pad id, and "
+                "reads the score elsewhere in a batch. Here the attention mask tells; save the model with a pad token."
+            )
+        if self._model.loaded.model.config.pad_token_id is None:
+            said.append("config.json names no pad_token_id: transformers refuses batches of this model.")
+        probe = self._renderer.group("a", [Response("b")])[0]
+        if isinstance(probe, Encoded) and not probe.tokens.ends:
+            said.append("Responses are scored without an end-of-turn, which a model of whole replies may not know.")
+        if not tokenizer.chat_template:
+            said.append("There is no chat template: prompt and response are joined as plain text.")
+        return said
 
 
 class ImplicitReward(_Modelled):
@@ -146,8 +165,6 @@ class ImplicitReward(_Modelled):
             return prompt
         if isinstance(prompt, str):
             return f"{self.instruction}\n\n{prompt}"
-        from dataclasses import replace
-
         place = next((i for i, m in enumerate(prompt) if m.role == "user"), 0)
         first = replace(prompt[place], content=f"{self.instruction}\n\n{prompt[place].content}")
         return (*prompt[:place], first, *prompt[place + 1 :])
