@@ -1,0 +1,96 @@
+"""A judge behind `transformers serve`, started here with a tiny model."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+import boresight as bs
+from boresight.data.example import Example, Pair, Response
+from boresight.judging.judge import judge
+
+STARTS = 400.0
+"""Seconds; importing takes long where the machine is busy."""
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory) -> Iterator[tuple[str, str]]:
+    """Address and model of a server, for as long as this file's tests run."""
+    for needed in ("fastapi", "uvicorn", "openai"):
+        pytest.importorskip(needed, reason=f"transformers serve needs {needed}: install boresight[test]")
+    from boresight.lab.tiny import make_model
+
+    folder = tmp_path_factory.mktemp("served")
+    model = make_model(["Verdict: A B tie. Which answer is better?"] * 8, folder / "model", vocab=300, hidden=32,
+                       layers=2, heads=2)  # fmt: skip
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = Path(sys.executable).with_name("transformers")
+    if not command.exists():
+        pytest.skip("no `transformers` command beside this Python")
+    options = ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--dtype", "float32"]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [str(command), "serve", str(model), *options], stdout=log, stderr=log,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+    try:
+        end = time.monotonic() + STARTS
+        while True:
+            said = (folder / "log").read_text("utf-8", "replace")[-2000:]
+            assert process.poll() is None, f"it ended: {said}"
+            assert time.monotonic() < end, f"it does not answer: {said}"
+            try:
+                if httpx.get(f"http://127.0.0.1:{port}/health", timeout=5, trust_env=False).status_code == 200:
+                    break
+            except httpx.HTTPError:
+                time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}/v1", str(model)
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(20)
+
+
+DATA = [Example(f"q{k}", (Response(f"one {k}"), Response(f"two {k}")), pairs=(Pair(0, 1),)) for k in range(3)]
+
+
+def test_a_server_of_transformers_is_asked_and_what_it_says_is_kept(served, tmp_path, monkeypatch):
+    monkeypatch.setenv("BORESIGHT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("BORESIGHT_API_KEY", raising=False)
+    url, model = served
+    options = {"endpoint": url, "model": model, "max_tokens": 6, "timeout": 120, "out": tmp_path / "votes.jsonl"}
+    found = judge(DATA, **options)
+    assert found.counts["questions"] == 6
+    assert found.counts["failed"] == 0, found.why
+    assert found.counts["read"] + found.counts["unparsable"] == 6, "an untrained model rarely gives a verdict"
+    assert found.calls == 6
+    assert found.tokens > 0
+    assert len(bs.read(tmp_path / "votes.jsonl")) == 3
+    again = judge(DATA, **options)
+    assert (again.calls, again.counts["from the cache"]) == (0, 6)
+    assert {**again.counts, "from the cache": 0} == found.counts
+
+
+def test_it_gives_no_log_probs_and_that_is_told(served, tmp_path, monkeypatch):
+    monkeypatch.setenv("BORESIGHT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("BORESIGHT_API_KEY", raising=False)
+    url, model = served
+    found = judge(DATA[:1], endpoint=url, model=model, template="pairwise-weighted", timeout=120,
+                  out=tmp_path / "votes.jsonl")  # fmt: skip
+    assert found.counts["unparsable"] == 2
+    assert found.why == {"the server gives no log-probs": 2}
