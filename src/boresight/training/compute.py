@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from boresight.data.render import Renderer
@@ -17,13 +14,12 @@ from boresight.data.rows import make_rows
 from boresight.data.spans import Content
 from boresight.data.table import Examples
 from boresight.data.tokens import Row, Tokens
-from boresight.engine.dropout import disable_dropout
 from boresight.engine.headform import is_encoder_decoder
-from boresight.engine.module import log_probs_module
-from boresight.engine.padded import TokenLogProbs, token_values
-from boresight.engine.scores import ResponseScores, score_values
+from boresight.engine.padded import token_values
+from boresight.engine.scores import score_values
 from boresight.errors import InputError
-from boresight.training.load import Loaded, load, turn_ends
+from boresight.training.asked import Model, is_reward_model
+from boresight.training.load import load, turn_ends
 from boresight.training.reporter import Reached, Reporter
 from boresight.training.sample import Sample, repetition, sample
 from boresight.training.stats import Interval, mean, proportion
@@ -92,30 +88,22 @@ class Scorer:
         reporter: Reporter,
     ) -> None:
         self.batch, self.seed, self.reporter = batch, seed, reporter
-        self._modules: dict[int, TokenLogProbs] = {}
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.scores = is_reward_model(policy)
-        self.policy = self._load(policy, "score" if self.scores else "causal")
-        self.reference = self._load(reference, "causal") if reference and not self.scores else None
-        if self.reference and len(self.reference.tokenizer) != len(self.policy.tokenizer):
+        self.policy = _asked(policy, self.scores)
+        self.reference = _asked(reference) if reference and not self.scores else None
+        ours = self.policy.loaded.tokenizer
+        if self.reference and len(self.reference.loaded.tokenizer) != len(ours):
             raise InputError(
-                f"{reference} has {len(self.reference.tokenizer)} tokens, {policy} has {len(self.policy.tokenizer)}",
+                f"{reference} has {len(self.reference.loaded.tokenizer)} tokens, {policy} has {len(ours)}",
                 mend="a reference must share the policy's tokenizer",
             )
-        paired = is_encoder_decoder(self.policy.model)
-        self.renderer = Renderer(self.policy.tokenizer, encoder_decoder=paired, **rendering)
+        paired = is_encoder_decoder(self.policy.loaded.model)
+        self.renderer = Renderer(ours, encoder_decoder=paired, **rendering)
         self._before: dict[bytes, float] = {}
 
     def turn_to(self, policy: str, seed: int) -> None:
         """Measure another policy that was trained from the same model; what the reference says is kept."""
-        self._modules.pop(id(self.policy), None)
-        self.policy, self.seed = self._load(policy, "causal"), seed
-
-    def _load(self, name: str, kind: Any) -> Loaded:
-        loaded = load(name, kind=kind)
-        disable_dropout(loaded.model)
-        loaded.model.to(self.device).eval()
-        return loaded
+        self.policy, self.seed = _asked(policy), seed
 
     def pairs(self, examples: Examples) -> PairTable:
         """Figures of every pair of the examples."""
@@ -174,20 +162,20 @@ class Scorer:
             if len(prompts) == count:
                 break
             ids = self.renderer.prompt_ids(example.prompt)
-            if len(ids) + tokens <= (self.renderer.max_length or _room(self.policy.model)):
+            if len(ids) + tokens <= (self.renderer.max_length or _room(self.policy.loaded.model)):
                 prompts.setdefault(example.prompt_text, (example.prompt, ids))
         if not prompts:
             self.reporter.note("no prompt is short enough to be sampled", style="yellow")
             return None
         with self.reporter.bar("samples", len(prompts)) as advance:
             drawn = sample(
-                self.policy.model,
-                self.policy.tokenizer,
+                self.policy.loaded.model,
+                self.policy.loaded.tokenizer,
                 [ids for _, ids in prompts.values()],
                 max_new_tokens=tokens,
                 seed=self.seed,
                 batch_size=self.batch,
-                eos_ids=turn_ends(self.policy, self.renderer),
+                eos_ids=turn_ends(self.policy.loaded, self.renderer),
                 progress=Reached(advance),
             )
         kl = None
@@ -207,12 +195,9 @@ class Scorer:
             self.reporter.note(line, style="dim")
         return list(rows)
 
-    def _sums(self, loaded: Loaded, tokens: Sequence[Tokens], what: str) -> NDArray[np.float64]:
-        # Made once for each model, at which it looks first.
-        module = self._modules.get(id(loaded)) or log_probs_module(loaded.model)
-        self._modules[id(loaded)] = module
+    def _sums(self, model: Model, tokens: Sequence[Tokens], what: str) -> NDArray[np.float64]:
         with self.reporter.bar(what, len(tokens)) as advance:
-            values = token_values(module, tokens, loaded.pad_id, progress=advance)
+            values = token_values(model.module, tokens, model.loaded.pad_id, progress=advance)
         return np.array([v.sum(dtype=np.float64) for v in values])
 
     def _reference_sums(self, tokens: Sequence[Tokens]) -> NDArray[np.float64]:
@@ -226,27 +211,15 @@ class Scorer:
         return np.array([self._before[k] for k in keys])
 
     def _scores(self, tokens: Sequence[Tokens]) -> NDArray[np.float64]:
-        module = ResponseScores(self.policy.model)
         with self.reporter.bar("scores", len(tokens)) as advance:
-            return score_values(module, tokens, self.policy.pad_id, progress=advance)
+            return score_values(self.policy.module, tokens, self.policy.loaded.pad_id, progress=advance)
 
     def _characters(self, tokens: Tokens) -> int:
-        return len(self.policy.tokenizer.decode(tokens.ids[tokens.mask].tolist(), skip_special_tokens=True))
+        return len(self.policy.loaded.tokenizer.decode(tokens.ids[tokens.mask].tolist(), skip_special_tokens=True))
 
 
-def is_reward_model(name: str) -> bool:
-    """Whether the model at `name` was saved as a sequence classifier."""
-    path = Path(name) / "config.json"
-    if (Path(name) / "adapter_config.json").exists():
-        task = json.loads((Path(name) / "adapter_config.json").read_text(encoding="utf-8")).get("task_type")
-        return bool(task == "SEQ_CLS")
-    if path.exists():
-        architectures = json.loads(path.read_text(encoding="utf-8")).get("architectures") or []
-    else:
-        from boresight.data.pretrained import load_config
-
-        architectures = load_config(name).architectures or []
-    return any(a.endswith("ForSequenceClassification") for a in architectures)
+def _asked(name: str, reward: bool = False) -> Model:
+    return Model.of(name, load(name, kind="score" if reward else "causal"), reward)
 
 
 def _joined(prompt: NDArray[np.int32], drawn: Sample) -> Tokens:

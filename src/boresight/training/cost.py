@@ -28,7 +28,7 @@ def cost(
     where the model fits here, else weights, gradients and optimizer alone.
     Raises InputError if the model's configuration cannot be read.
     """
-    from boresight.training.compute import is_reward_model
+    from boresight.training.asked import is_reward_model
     from boresight.training.memory import available
 
     length = rows.lengths.get("sequence", {})

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,38 +11,21 @@ from numpy.typing import NDArray
 
 from boresight.data.tokens import Tokens
 from boresight.data.trust import check_settings
-from boresight.engine.dropout import disable_dropout
 from boresight.engine.fingerprint import ENGINE_VERSION, combine, weights_fingerprint
-from boresight.engine.module import log_probs_module
 from boresight.engine.padded import token_values
 from boresight.engine.reference import resolve_reference
-from boresight.engine.scores import ResponseScores, score_values
+from boresight.engine.scores import score_values
 from boresight.engine.store import ReferenceStore
 from boresight.errors import InputError
-from boresight.training.compute import is_reward_model
+from boresight.training.asked import Model, is_reward_model
 from boresight.training.evaluate import run_facts
 from boresight.training.load import Loaded, _load_adapter, load
-from boresight.training.material import longest
 
 Values = NDArray[np.float32]
 Progress = Callable[[int], object]
 
 _VERIFIED = 8
 """Responses that are computed again where the store holds them already."""
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model on its device, ready to be asked. `name` is what it was loaded by."""
-
-    name: str
-    loaded: Loaded
-    reward: bool
-
-    @property
-    def longest(self) -> int | None:
-        """Tokens that the model and its tokenizer take at most; None where neither says."""
-        return longest(self.loaded)
 
 
 def load_model(name: str, *, adapter: str | Path | None = None, dtype: torch.dtype) -> Model:
@@ -65,9 +46,7 @@ def load_model(name: str, *, adapter: str | Path | None = None, dtype: torch.dty
             raise InputError(f"{name} is an adapter itself, on {loaded.base}", mend="give its base and one adapter")
         model = _load_adapter(loaded.model, str(adapter), False)
         loaded = Loaded(model, loaded.tokenizer, loaded.base, str(adapter), loaded.pad_id)
-    disable_dropout(loaded.model)
-    loaded.model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu")).eval()
-    return Model(name, loaded, reward)
+    return Model.of(name, loaded, reward)
 
 
 def against(name: str, policy: Model, folder: Path, budget: int, dtype: torch.dtype) -> Judge:
@@ -94,16 +73,14 @@ class Judge:
         self._moved: Progress = lambda n: None
         half = next(p for p in loaded.model.parameters() if p.is_floating_point()).dtype.itemsize < 4
         self.tolerance, self._checked = 0.25 if half else 1e-3, False
-        module: Any
+        module = model.module
         if model.reward:
-            module = ResponseScores(loaded.model)
             fingerprint = combine(weights_fingerprint(loaded.model), "scores", f"engine {ENGINE_VERSION}")
 
             def compute(sequences: list[Tokens]) -> list[Values]:
                 found = score_values(module, sequences, loaded.pad_id, budget, self._moved)
                 return list(found.astype(np.float32).reshape(-1, 1))
         else:
-            module = log_probs_module(loaded.model)
             asked = resolve_reference(
                 choice, loaded.model, load_model=load, pad_id=loaded.pad_id, budget=budget, module=module
             )
