@@ -20,6 +20,9 @@ from torch import Tensor
 
 from boresight.data.tokens import Tokens
 
+MULTIPLE = 128
+"""What the length of a row is a multiple of on a GPU: what its matrix products and attention kernels are cut into."""
+
 
 class Group(NamedTuple):
     """Where one group lies in the row: its first token, the tokens in common, and the lengths of its branches.
@@ -107,6 +110,21 @@ def pack(sequences: Sequence[Tokens], *, share: bool = True, whole: bool = False
         count=len(sequences),
         groups=tuple(groups),
     )
+
+
+def aligned(
+    input_ids: Tensor, position_ids: Tensor, groups: Sequence[Group]
+) -> tuple[Tensor, Tensor, tuple[Group, ...]]:
+    """A row with its length made up to a multiple of MULTIPLE, twice that at the least, by a group that nobody reads.
+
+    Its tokens are zeros at position 0. One length of a single block would be a shape by itself to compilers.
+    """
+    length = input_ids.shape[1]
+    more = max(2 * MULTIPLE, -(-length // MULTIPLE) * MULTIPLE) - length
+    if not more:
+        return input_ids, position_ids, tuple(groups)
+    longer = [torch.nn.functional.pad(t, (0, more)) for t in (input_ids, position_ids)]
+    return longer[0], longer[1], (*groups, Group(length, more, ()))
 
 
 def by_prompt(sequences: Sequence[Tokens]) -> list[list[int]]:

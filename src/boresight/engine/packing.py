@@ -12,13 +12,14 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from boresight.data.tokens import Tokens
+from boresight.engine import flex
 from boresight.engine.dropout import evaluating
 from boresight.engine.headform import bare
 from boresight.engine.layout import pack
-from boresight.engine.segments import PREFIX, CannotPack, Laid, register
+from boresight.engine.segments import PREFIX, CannotPack, Kernel, Laid, register, row_inputs
 
 log = logging.getLogger(__name__)
 
@@ -31,29 +32,40 @@ _WINDOWED = {"full_attention", "sliding_attention"}
 """Kinds of layers whose past follows from positions alone."""
 
 
-def choose(model: nn.Module) -> Layout:
+def choose(model: nn.Module, kernel: Kernel = "") -> Layout:
     """The best layout that gives `model`'s own values; the model's attention is replaced where it is packed.
 
-    Says in one line why, if it is padded. What the model does without a packed row stays as it was.
+    Says in one line why, if it is padded. What the model does without a packed row stays as it was. kernel: what
+    attention over a packed row is computed by; "" is flex_attention on a GPU, if that gives the model's own values,
+    and by segments elsewhere. A model that was looked at before keeps its kernel if none is named.
     """
     base = bare(model)
     own = base.config._attn_implementation
-    try:
-        if any(getattr(adapter, "alora_invocation_tokens", None) for adapter in _adapters(model)):
-            raise CannotPack("its adapter is switched on by invocation tokens")
-        _replace(base)
-        with evaluating(model), torch.no_grad():
-            reason = _try(model)
-    except CannotPack as error:
-        reason = error.what
-    except (RuntimeError, TypeError, ValueError, KeyError, IndexError, AttributeError, NotImplementedError) as error:
-        reason = f"it does not take a packed row ({type(error).__name__}: {str(error).splitlines()[0][:120]})"
+    reason = _reason(model, kernel)
+    if reason and not kernel and flex.serves(next(model.parameters()).device):
+        by_flex, reason = reason, _reason(model, "segments")
+        if not reason:
+            log.warning("%s: attention group by group, without flex_attention: %s", type(base).__name__, by_flex)
     if not reason:
         return "shared"
     if base.config._attn_implementation != own:
         base.set_attn_implementation(own)
     log.warning("%s: sequences are padded instead of packed: %s", type(base).__name__, reason)
     return "padded"
+
+
+def _reason(model: Any, kernel: Kernel) -> str:
+    """Why `model` cannot be packed with this kernel, or "" if it can."""
+    try:
+        if any(getattr(adapter, "alora_invocation_tokens", None) for adapter in _adapters(model)):
+            raise CannotPack("its adapter is switched on by invocation tokens")
+        _replace(bare(model), kernel)
+        with evaluating(model), torch.no_grad():
+            return _try(model)
+    except CannotPack as error:
+        return error.what
+    except (RuntimeError, TypeError, ValueError, KeyError, IndexError, AttributeError, NotImplementedError) as error:
+        return f"it does not take a packed row ({type(error).__name__}: {str(error).splitlines()[0][:120]})"
 
 
 def _adapters(model: Any) -> list[Any]:
@@ -66,10 +78,14 @@ def _rope_types(config: Any) -> set[str]:
     return {str(part["rope_type"]) for part in (rope, *rope.values()) if isinstance(part, dict) and "rope_type" in part}
 
 
-def _replace(base: Any) -> None:
+def _replace(base: Any, kernel: Kernel) -> None:
     own = base.config._attn_implementation
-    if own is None or own.startswith(PREFIX):
+    if own is None:
         return
+    if own.startswith(PREFIX):
+        if not kernel:
+            return
+        own = own.removeprefix(PREFIX).removeprefix("segments-").removeprefix("flex-")
     if getattr(base.config, "is_encoder_decoder", False):
         raise CannotPack("it is an encoder with a decoder")
     config = base.config.get_text_config()
@@ -82,7 +98,7 @@ def _replace(base: Any) -> None:
         raise CannotPack(f"it has layers of another kind ({', '.join(sorted(kinds))})")
     if not base._can_set_attn_implementation():
         raise CannotPack("its attention cannot be replaced")
-    name = register(own)
+    name = register(own, kernel)
     base.set_attn_implementation(name)
     if base.config.get_text_config()._attn_implementation != name:
         raise CannotPack("its attention cannot be replaced")
@@ -98,8 +114,9 @@ def _try(model: Any) -> str:
     sequences = [Tokens(np.ascontiguousarray(row), mask, True) for row in rows]
     device = embedding.weight.device
     batch = pack(sequences).to(device)
-    laid = Laid(batch.groups)
-    packed = hidden_states(base, batch.input_ids, batch.position_ids, laid)[0, batch.predictor]
+    options = row_inputs(batch.input_ids, batch.position_ids, batch.groups)
+    laid: Laid = options["attention_mask"].laid
+    packed = base.base_model(**options)[0][0, batch.predictor]
     layers = int(config.num_hidden_layers)
     if len(laid.windows) != layers:
         return f"{len(laid.windows)} of its {layers} layers attend in the usual way"
@@ -133,11 +150,3 @@ def _windows(config: Any, seen: list[int | None]) -> str:
         return f"{silent} of its layers keep their sliding window to themselves"
     other = sum(e != s for e, s in zip(expected, seen, strict=True))
     return f"{other} of its layers tell a sliding window that is not that of its configuration" if other else ""
-
-
-def hidden_states(base: Any, input_ids: Tensor, position_ids: Tensor, laid: Laid) -> Tensor:
-    """The last hidden states (1, N, width) of a packed row under a transformers model whose attention was replaced."""
-    states: Tensor = base.base_model(
-        input_ids=input_ids, position_ids=position_ids, attention_mask=laid.mask(input_ids.device), use_cache=False
-    )[0]
-    return states

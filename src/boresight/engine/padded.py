@@ -19,7 +19,7 @@ from boresight.engine.head import TILE, accumulation_dtype, module_log_probs, to
 from boresight.engine.headform import HeadForm, bare, called_once, is_plain, is_sharded, recognise
 from boresight.engine.layout import Group, by_prompt, pack, packed_length
 from boresight.engine.packing import Layout, choose
-from boresight.engine.segments import Laid
+from boresight.engine.segments import Laid, row_inputs
 from boresight.engine.trim import trimmable, trimmed
 from boresight.objectives import LogProbs
 
@@ -206,8 +206,8 @@ def inputs(
         return {"input_ids": one, "attention_mask": torch.ones_like(one), "use_cache": False}
     if groups is None:
         return {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
-    mask = Laid(groups).mask(input_ids.device)
-    return {"input_ids": input_ids, "position_ids": position_ids, "attention_mask": mask, "use_cache": False}
+    assert position_ids is not None
+    return row_inputs(input_ids, position_ids, groups)
 
 
 def inner(module: nn.Module) -> TokenLogProbs:

@@ -5,7 +5,8 @@ part together, and each at itself. The two views of a branch are joined by their
 made and no key is laid twice. The backward pass runs over the same blocks with the joined sums, which is what makes it
 exact (Dao et al. 2022, arXiv 2205.14135, for the identity). What that kernel cannot do - sliding windows shorter than a
 sequence, soft-capped scores, attention sinks, other devices than the CPU - goes by `attend`, group by group and with
-masks, which is also what the fast one is tested against.
+masks, which is also what the fast one is tested against. On a GPU the whole row goes through one compiled kernel
+(`flex.py`) where that gives what `attend` gives.
 
 A transformers model is led here by an attention function that is registered under a name of its own. It finds the
 layout on the attention mask it is given, which models hand down unchanged; without one it does what the model's own
@@ -16,13 +17,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from boresight.engine.layout import Group
+from boresight.engine import flex
+from boresight.engine.layout import Group, aligned
 from boresight.errors import RunError
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -32,7 +34,8 @@ SHORT = 512
 """Keys up to which the CPU's backward kernel is faster in fp32 than in half precision: 5 times at 60, alike at 500."""
 PREFIX = "boresight-"
 """Before the name of the model's own attention: what transformers knows ours by."""
-
+Kernel = Literal["", "segments", "flex"]
+"""What attention is computed by; in the name behind PREFIX, if it is not by device: flex_attention on GPUs alone."""
 
 _HARMLESS = {"position_ids", "cache_position"}
 """Tensors given to attention functions that change nothing in what is computed."""
@@ -227,6 +230,13 @@ class Laid:
         self.longest = max((g.common + max(g.branches, default=0) for g in self.groups), default=0)
         self.windows: list[int | None] = []
         """The sliding window of each layer that was called, in order."""
+        self._sights: dict[tuple[int | None, torch.device], flex.Sight] = {}
+
+    def sight(self, window: int | None, device: torch.device) -> flex.Sight:
+        """What `flex.flex` is told of the row: made once, not in every layer."""
+        if (window, device) not in self._sights:
+            self._sights[window, device] = flex.sight(self.groups, window, device)
+        return self._sights[window, device]
 
     def check(self, layers: int) -> None:
         """Raise CannotPack if fewer than `layers` layers have attended by this layout since it was made."""
@@ -240,19 +250,27 @@ class Laid:
         return tensor
 
 
-def register(own: str) -> str:
-    """Make segments known to transformers for models whose own attention is `own`; returns the name to use."""
+def row_inputs(input_ids: Tensor, position_ids: Tensor, groups: Sequence[Group]) -> dict[str, Any]:
+    """What a transformers model whose attention was replaced is called with for a row; its `Laid` is on the mask."""
+    if flex.serves(input_ids.device):
+        input_ids, position_ids, groups = aligned(input_ids, position_ids, groups)
+    mask = Laid(groups).mask(input_ids.device)
+    return {"input_ids": input_ids, "position_ids": position_ids, "attention_mask": mask, "use_cache": False}
+
+
+def register(own: str, kernel: Kernel = "") -> str:
+    """Make ours known to transformers for models whose own attention is `own`; returns the name to use."""
     from transformers import AttentionInterface
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 
-    name = PREFIX + own
-    AttentionInterface.register(name, _attention(own))
+    name = PREFIX + (f"{kernel}-" if kernel else "") + own
+    AttentionInterface.register(name, _attention(own, kernel))
     if own in ALL_MASK_ATTENTION_FUNCTIONS:
         AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[own])
     return name
 
 
-def _attention(own: str) -> Callable[..., tuple[Tensor, Any]]:
+def _attention(own: str, kernel: Kernel = "") -> Callable[..., tuple[Tensor, Any]]:
     """The attention function for models whose own implementation is `own`."""
 
     def attention(
@@ -260,7 +278,7 @@ def _attention(own: str) -> Callable[..., tuple[Tensor, Any]]:
     ) -> tuple[Tensor, Any]:
         laid: Laid | None = getattr(attention_mask, "laid", None)
         if laid is not None:
-            return _by_segments(module, query, key, value, laid, **options), None
+            return _packed(module, query, key, value, laid, kernel, **options), None
         if attention_mask is not None and attention_mask.shape == (1, 1, 1, 1) and query.shape[2] > 1:
             raise CannotPack(f"{type(module).__name__} does not hand down the attention mask as it is")
         result: tuple[Tensor, Any] = _own(module, own)(module, query, key, value, attention_mask, **options)
@@ -279,12 +297,13 @@ def _own(module: nn.Module, name: str) -> Callable[..., tuple[Tensor, Any]]:
     return chosen
 
 
-def _by_segments(
+def _packed(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     laid: Laid,
+    kernel: Kernel,
     *,
     dropout: float = 0.0,
     scaling: float | None = None,
@@ -310,10 +329,15 @@ def _by_segments(
     if torch.is_autocast_enabled(kind) and query.dtype != torch.float64:  # as it does for torch's own attention
         query, key, value = (t.to(torch.get_autocast_dtype(kind)) for t in (query, key, value))
     narrow = sliding_window is not None and sliding_window < laid.longest
-    same = query.dtype == key.dtype == value.dtype and query.shape[-1] == value.shape[-1]
+    same_precision = query.dtype == key.dtype == value.dtype
+    same = same_precision and query.shape[-1] == value.shape[-1]
+    window = sliding_window if narrow else None
+    form: dict[str, Any] = {"scale": scale, "softcap": softcap, "sinks": s_aux}
+    by_flex = kernel == "flex"  # forced, as tests do; or where it serves and has shown that it is right
+    if same_precision and not dropout and kernel == "" and flex.serves(query.device):
+        by_flex = flex.sound(query, key, value, attend, **form)
+    if by_flex:
+        return flex.flex(query, key, value, laid.sight(window, query.device), **form)
     if kind == "cpu" and same and not (narrow or softcap or dropout) and s_aux is None:
         return _Segments.apply(query, key, value, laid.blocks, scale)
-    window = sliding_window if narrow else None
-    return attend(
-        query, key, value, laid.groups, scale=scale, window=window, softcap=softcap, sinks=s_aux, dropout=dropout
-    )
+    return attend(query, key, value, laid.groups, window=window, dropout=dropout, **form)

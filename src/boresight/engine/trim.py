@@ -19,7 +19,7 @@ from boresight.data.tokens import Tokens
 from boresight.engine.dropout import evaluating
 from boresight.engine.headform import bare
 from boresight.engine.layout import pack
-from boresight.engine.segments import Laid
+from boresight.engine.segments import row_inputs
 
 _CLOSE = {torch.float64: 1e-9, torch.float32: 1e-5}
 
@@ -50,15 +50,15 @@ def _same(model: nn.Module, base: Any, part: nn.Module) -> bool:
     sequences = [Tokens(ids, np.arange(12) >= 8, True), Tokens(ids[::-1].copy(), np.arange(12) >= 5, True)]
     batch = pack(sequences).to(base.get_input_embeddings().weight.device)
     seen: list[Tensor] = []
-    options = {"input_ids": batch.input_ids, "position_ids": batch.position_ids, "use_cache": False}
+    laid = batch.input_ids, batch.position_ids, batch.groups
+    shape = row_inputs(*laid)["input_ids"].shape
 
     def run() -> Tensor:
-        mask = Laid(batch.groups).mask(batch.input_ids.device)
-        hidden: Tensor = base.base_model(**options, attention_mask=mask)[0]
+        hidden: Tensor = base.base_model(**row_inputs(*laid))[0]
         return hidden[0, batch.predictor]
 
     def watch(_: nn.Module, given: tuple[Any, ...], made: Any) -> None:
-        fits = len(given) == 1 and isinstance(made, Tensor) and given[0].shape == (1, *batch.input_ids.shape[1:], width)
+        fits = len(given) == 1 and isinstance(made, Tensor) and given[0].shape == (*shape, width)
         seen.append(made if fits and made.shape == given[0].shape else torch.zeros(0))
 
     width = int(base.get_input_embeddings().weight.shape[1])
