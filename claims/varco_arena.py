@@ -55,6 +55,13 @@ def brackets(
     the place `anchor` in the order of skills (0.5: the middle one, which serves an anchor best; 1: the strongest), and
     takes the share won against it, one half for the anchor itself. Outcome: Spearman's correlation with the skills,
     the mean of 20 worlds a seed.
+
+    The middle anchor is the baseline at its best: with the weakest or the strongest system as anchor brackets gain 0.08
+    and 0.07 instead of 0.02. They gain more where there is less to go by (0.04 with 10 prompts, 0.09 with a spread of
+    0.3 logits, 0.15 with a judge who gives the first place 3 logits, places being drawn in both arms) and little where
+    both are nearly right (0.003 with 200 prompts). With 4 or 8 systems the difference is too small to be told in 8
+    seeds (0.016 +- 0.058, 0.011 +- 0.017). It is pooling and the many opponents that gain, not the brackets: pairs drawn
+    from all of them (`schedule="pairs"`, as many calls on a tenth of the prompts) do as well, 0.958 against 0.955.
     """
     found = []
     for seed in seeds:

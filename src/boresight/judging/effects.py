@@ -85,9 +85,9 @@ def regression(found: Ranking, clusters: Ints, *, place: bool = True, style: boo
 @dataclass(frozen=True)
 class Judge:
     """One judge. ties: share of ties. chose_first: share of decided votes for the first place. place, length: effects
-    in logits, strengths held equal. follows: slope of the votes on the strengths that all others' votes give, 1 where
-    the judge sees what they see, 0 where by chance. agrees: with the others' votes on the same items, a share.
-    orders: see `both_orders`. odd: what stands out after Holm's correction over judges, in words.
+    in logits, strengths held equal. follows: slope of the votes on the strengths that all others' votes give: 1 where
+    the judge sees what they see, more with less noise than theirs, 0 by chance. agrees: with the others' votes on the
+    same items, a share. orders: see `both_orders`. odd: what stands out after Holm's correction over judges, in words.
     """
 
     name: str
@@ -103,7 +103,8 @@ class Judge:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {k: v.to_dict() if hasattr(v, "to_dict") else v for k, v in self.__dict__.items()}
+        told = {k: v.to_dict() if hasattr(v, "to_dict") else v for k, v in self.__dict__.items()}
+        return told | {"odd": list(self.odd)}
 
 
 def judges(votes: Votes, found: Ranking | None, least: int = LEAST) -> list[Judge]:

@@ -97,9 +97,9 @@ def fit(
         k = covariates.shape[1]
         x = hstack([x, csr_array(covariates)], format="csr")
     ridge = np.concatenate([np.zeros(systems), np.full(k, SLOPE_SD**-2)])
-    # Adding a constant to all strengths changes nothing: this term fixes their mean at 0, and nothing else.
+    # Without a prior, adding a constant to all strengths changes nothing: this term fixes their mean, and nothing else.
     level = np.zeros((systems + k, systems + k))
-    level[:systems, :systems] = max(float(w.sum()), 1.0) / systems**2
+    level[:systems, :systems] = 0.0 if prior else max(float(w.sum()), 1.0) / systems**2
     at = np.zeros(systems + k)
 
     def value(at: Floats) -> float:
@@ -200,7 +200,7 @@ def _newton(total: Floats, score: Floats, low: Ints, high: Ints, away, start: Fl
     """Newton's steps, none longer than 2 logits, of all rounds. total, score: (rounds, pairs)."""
     rounds, systems = len(total), len(start)
     at = np.tile(start, (rounds, 1))
-    level = np.maximum(total.sum(1), 1.0) / systems**2
+    level = np.maximum(total.sum(1), 1.0) / systems**2 * (prior == 0)
     diagonal = np.arange(systems)
     open_ = np.arange(rounds)
     absolute = abs(away)
