@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 import re
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from boresight.catalogue import FAMILIES, STATES, methods, rows, show
+from boresight.catalogue.functions import Function, _found, functions
 from boresight.catalogue.search import fold, search
 from boresight.catalogue.shipped import recipes
 from boresight.catalogue.trial import runs, tiny_batch
@@ -82,7 +84,8 @@ def test_every_registered_objective_of_the_library_has_a_row():
     own = {id for id, o in objectives().items() if o.function.__module__.startswith("boresight.")}
     assert own, "no objective was found at all"
     assert own <= set(rows())
-    assert {row["id"] for row in stored("cited.jsonl")} <= own, "cited rows are there for what is implemented"
+    there = own | set(functions())
+    assert {row["id"] for row in stored("cited.jsonl")} <= there, "cited rows are there for what is implemented"
 
 
 BY_OBJECTIVE = [e for e in methods(state="implemented") if e.method]
@@ -101,7 +104,7 @@ def test_what_is_called_implemented_resolves_and_runs(entry):
 
 def test_states_follow_from_the_register_and_the_row_alone():
     for entry in methods():
-        if entry.id in objectives() or entry.id in recipes():
+        if entry.id in objectives() or entry.id in recipes() or entry.id in functions():
             expected = "implemented"
         else:
             expected = "reference only" if entry.row["runnable"] == "reference" else "planned"
@@ -110,6 +113,34 @@ def test_states_follow_from_the_register_and_the_row_alone():
         assert (entry.recipe is not None) == (entry.id in recipes())
         tested = {r["verdict"] for r in recorded() if r["id"] == entry.id}
         assert entry.verdict in (tested or {"not tested yet" if entry.row["claim"] else "no claim to test"})
+
+
+@pytest.mark.parametrize("id", sorted(functions()))
+def test_what_is_marked_as_the_code_of_a_paper_is_there_as_it_is_told(id):
+    assert id in rows()
+    for told, one in zip(show(id).to_dict()["functions"], functions()[id], strict=True):
+        made = getattr(import_module(one.module), one.name)
+        assert id in made.__papers__
+        assert told["doc"] == inspect.getdoc(made), "a docstring says what it does"
+        assert told["import"] == f"from {made.__module__} import {made.__name__}"
+        assert (HERE.parents[1] / told["file"]).samefile(inspect.getsourcefile(made))
+        if inspect.isfunction(made):
+            assert all(name in told["signature"] for name in inspect.signature(made).parameters)
+
+
+def test_marks_are_read_from_the_source_alone(tmp_path):
+    room = tmp_path / "house" / "room"
+    room.mkdir(parents=True)
+    (room / "a.py").write_text(
+        "import nothing_of_that_name\n\n@paper('one')\n@paper('two')\ndef f(x: int, *, y=1) -> int:\n    'Does.'\n"
+        "@paper('one')\nclass K:\n    'Is.'\n    def __init__(self, z): ...\n"
+    )
+    (room / "b.py").write_text("# @paper('three')\ndef g(): ...\n")
+    found = _found(tmp_path / "house")
+    assert {id: [f.signature for f in fs] for id, fs in found.items()} == {
+        "one": ["f(x: int, *, y=1) -> int", "K(z)"], "two": ["f(x: int, *, y=1) -> int"],
+    }  # fmt: skip
+    assert found["one"][1] == Function("house.room.a", "K", "K(z)", "Is.", "house/room/a.py")
 
 
 @pytest.mark.parametrize("id", sorted(recipes()))

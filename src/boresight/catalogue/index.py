@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from boresight.catalogue.functions import Function, functions
 from boresight.catalogue.rows import names, rows
 from boresight.catalogue.search import search
 from boresight.catalogue.shipped import recipe_method, recipes
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from boresight.objectives import Objective
 
 STATES = {
-    "implemented": "its objective is registered under this id and runs, or a recipe of this id trains by one that runs",
+    "implemented": "an objective of this id is registered and runs, or a recipe trains by one, or functions are marked",
     "does not run": "its objective is registered under this id, or named by its recipe, but fails on a tiny batch",
     "planned": "to be implemented",
     "reference only": "a survey, data set, benchmark or model: there is no method to implement",
@@ -39,7 +40,8 @@ _DATA = {"pairs": "prefs.jsonl", "responses": "answers.jsonl", "scored pairs": "
 class Entry:
     """One paper: its row, its state (a key of `STATES`), its registered objective if any, the verdict on its claim.
 
-    recipe: the file of the recipe that comes with the package, for studies and for what the engine does.
+    recipe: the file of the recipe that comes with the package, for studies and for what the engine does. functions:
+    marked code outside the objectives, such as what curates, judges or rewards.
     """
 
     row: Mapping[str, Any]
@@ -47,6 +49,7 @@ class Entry:
     method: Objective | None
     verdict: str
     recipe: Path | None = None
+    functions: tuple[Function, ...] = ()
 
     @property
     def id(self) -> str:
@@ -64,10 +67,11 @@ class Entry:
         return str(self.row["family"])
 
     def to_dict(self) -> dict[str, Any]:
-        """The row's fields with `state`, `verdict`, `method` and `recipe`: how to call it, None where there is none."""
+        """The row's fields with `state` and `verdict`, and how to call it: `method`, `recipe`, `functions`."""
         method = None if self.method is None else describe(self.method)
         recipe = None if self.recipe is None else describe_recipe(self.id, self.recipe)
-        return {**self.row, "state": self.state, "verdict": self.verdict, "method": method, "recipe": recipe}
+        found = {"method": method, "recipe": recipe, "functions": [f.to_dict() for f in self.functions]}
+        return {**self.row, "state": self.state, "verdict": self.verdict, **found}
 
 
 def describe(method: Objective) -> dict[str, Any]:
@@ -147,14 +151,16 @@ def _entry(id: str) -> Entry:
     from boresight.objectives import objectives
 
     row, method = rows()[id], objectives().get(id)
-    recipe = recipes().get(id)
+    recipe, marked = recipes().get(id), functions().get(id, ())
     trains_by = method or (objectives().get(recipe_method(recipe)) if recipe else None)
     if method is not None or recipe is not None:
         state = "implemented" if trains_by is not None and runs(trains_by) else "does not run"
+    elif marked:
+        state = "implemented"
     else:
         state = "reference only" if row["runnable"] == "reference" else "planned"
     known = verdict(id) or ("not tested yet" if row["claim"] else "no claim to test")
-    return Entry(row, state, method, known, recipe)
+    return Entry(row, state, method, known, recipe, marked)
 
 
 def _file(method: Objective) -> str:

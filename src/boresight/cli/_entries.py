@@ -78,6 +78,8 @@ def one(entry: Entry) -> None:
         _method(facts["method"])
     if facts["recipe"] is not None:
         _recipe(facts["recipe"])
+    for function in facts["functions"]:
+        _function(function)
 
 
 def _method(method: dict[str, Any]) -> None:
@@ -113,6 +115,13 @@ def _recipe(recipe: dict[str, Any]) -> None:
         output.say(line, "dim" if line.startswith("#") else "", fold=False)
     output.say("\nExample", "bold")
     output.say(recipe["example"], fold=False)
+
+
+def _function(function: dict[str, Any]) -> None:
+    output.say("\nAs it is implemented", "bold")
+    output.say(_reflowed(function["doc"]) + "\n")
+    rows = [("import", function["import"]), ("call", function["signature"]), ("file", function["file"])]
+    output.key_values("", rows)
 
 
 def _reflowed(doc: str) -> str:

@@ -12,6 +12,7 @@ from boresight.curation.curated import Curated
 from boresight.curation.told import name_of, told
 from boresight.data.example import Example, Pair, Score
 from boresight.errors import InputError
+from boresight.paper import paper
 
 PARTS = 100
 """Weights are told in hundredths."""
@@ -40,6 +41,7 @@ def toward(examples: Iterable[Example], weights: Mapping[str, float], *, system:
     return [told(example, words, system=system) for example in examples]
 
 
+@paper("multitron")
 def preference_vectors(
     examples: Iterable[Example],
     attributes: Sequence[str],

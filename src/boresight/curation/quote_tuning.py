@@ -10,6 +10,7 @@ from itertools import permutations
 
 from boresight.data.example import Example, Pair
 from boresight.errors import InputError
+from boresight.paper import paper
 
 WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
@@ -52,6 +53,7 @@ class Quotes:
             yield int.from_bytes(hashlib.blake2b(gram.encode("utf-8", "replace"), digest_size=8).digest(), "little")
 
 
+@paper("quote-tuning")
 def quote_tuning(
     examples: Iterable[Example], quotes: Quotes, *, least: float = 0.1, longer: float = 0.1
 ) -> list[Example]:

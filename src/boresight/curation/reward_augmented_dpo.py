@@ -11,6 +11,7 @@ from boresight.curation.told import name_of, told
 from boresight.data import views
 from boresight.data.example import Example, Pair
 from boresight.errors import InputError
+from boresight.paper import paper
 
 
 def goal(score: float, *, low: float = 1, high: float = 10) -> str:
@@ -36,6 +37,7 @@ def aim(
     return [told(example, words, system=system) for example in examples]
 
 
+@paper("reward-augmented-dpo")
 def reward_augmented_dpo(
     examples: Iterable[Example],
     *,

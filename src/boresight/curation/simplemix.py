@@ -12,8 +12,10 @@ from boresight.curation.told import name_of
 from boresight.data import views
 from boresight.data.example import Example
 from boresight.errors import InputError
+from boresight.paper import paper
 
 
+@paper("simplemix")
 def simplemix(
     on: Iterable[Example],
     off: Iterable[Example],

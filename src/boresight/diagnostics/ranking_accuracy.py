@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from boresight.paper import paper
+
 
 @dataclass(frozen=True)
 class Ranking:
@@ -91,6 +93,7 @@ def ranked_by_loss(loss: Tensor, difficulty: Tensor, beta: float) -> Tensor:
     return loss.double() <= turning_loss(difficulty, beta)
 
 
+@paper("ranking-accuracy")
 def ranking(
     chosen: Tensor,
     rejected: Tensor,

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from boresight.errors import InputError
+from boresight.paper import paper
 
 Vector = NDArray[np.float64]
 Predict = Callable[[Vector], NDArray[Any]]
@@ -20,6 +21,7 @@ Predict = Callable[[Vector], NDArray[Any]]
 _ROWS = 512
 
 
+@paper("skada-bench")
 def importance_weighted(right: ArrayLike, weights: ArrayLike) -> float:
     """Importance-weighted validation: the mean of `right` over source rows weighted as the target has them.
 
@@ -32,6 +34,7 @@ def importance_weighted(right: ArrayLike, weights: ArrayLike) -> float:
     return float(w @ gain / w.sum()) if w.sum() > 0 else float(gain.mean())
 
 
+@paper("skada-bench")
 def deep_embedded(loss: ArrayLike, weights: ArrayLike) -> float:
     """Deep embedded validation: minus the importance-weighted risk, with weights as a control variate.
 
@@ -48,6 +51,7 @@ def deep_embedded(loss: ArrayLike, weights: ArrayLike) -> float:
     return -float(risk.mean() + eta * w.mean() - eta)
 
 
+@paper("skada-bench")
 def prediction_entropy(probabilities: ArrayLike) -> float:
     """Minus the mean entropy of predictions on the target, in nats; from -log(classes) to 0.
 
@@ -57,6 +61,7 @@ def prediction_entropy(probabilities: ArrayLike) -> float:
     return float(np.where(p > 0, p * np.log(np.where(p > 0, p, 1.0)), 0.0).sum(1).mean())
 
 
+@paper("skada-bench")
 def soft_neighbourhood_density(probabilities: ArrayLike, *, temperature: float = 0.05) -> float:
     """Mean entropy of each target row's similarities to the others, softmax(cosine / temperature), in nats.
 
@@ -84,6 +89,7 @@ def soft_neighbourhood_density(probabilities: ArrayLike, *, temperature: float =
     return total / len(p)
 
 
+@paper("skada-bench")
 def circular(
     fit: Callable[[Vector, NDArray[Any]], Predict],
     source: ArrayLike,
@@ -111,6 +117,7 @@ def circular(
     return float(np.mean([(back[y == c] == c).mean() for c in np.unique(y)]))
 
 
+@paper("skada-bench")
 def mixval(predict: Predict, target: ArrayLike, *, mix: float = 0.55, kind: str = "both", seed: int = 0) -> float:
     """MixVal: whether mixtures of two target rows are given the predicted class of the one that is more in them.
 

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from boresight.errors import InputError
 from boresight.judging.explain_fit import folds, losses
+from boresight.paper import paper
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -55,6 +56,7 @@ class Hierarchy:
         return 50 * self.coefficients(domain)
 
 
+@paper("hmdr-preference-explain")
 def hierarchical(
     x: ArrayLike,
     domain: ArrayLike,

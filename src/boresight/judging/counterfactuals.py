@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from boresight.errors import InputError, nearest
+from boresight.paper import paper
 
 Vector = NDArray[np.float64]
 Predict = Callable[[Vector], NDArray[Any]]
@@ -35,6 +36,7 @@ class Counterfactuals:
     tried: int
 
 
+@paper("t-col")
 def t_col(
     predict: Predict,
     x: ArrayLike,

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from boresight.errors import InputError
 from boresight.judging.factors import Strengths, strengths
+from boresight.paper import paper
 from boresight.stats import Interval, mean, proportion
 
 Signs = NDArray[np.int64]
@@ -44,6 +45,7 @@ def situations(verdicts: ArrayLike) -> Situations:
     return Situations(np.asarray(first ^ second), np.asarray(first & second), np.asarray(~(first | second)))
 
 
+@paper("alignment-discretion")
 def arbitrariness(verdicts: ArrayLike, choices: ArrayLike, prompts: ArrayLike | None = None) -> Interval:
     """Discretion arbitrariness: the share of pairs in consensus in which the annotator goes against it.
 
@@ -69,6 +71,7 @@ def supremacy(verdicts: ArrayLike, choices: ArrayLike) -> tuple[NDArray[np.float
     return np.divide(wins, games, out=np.full(wins.shape, nan), where=games > 0), games
 
 
+@paper("alignment-discretion")
 def priorities(verdicts: ArrayLike, choices: ArrayLike, *, penalty: float = 0.1) -> Strengths:
     """Principle priority: Bradley-Terry strengths, where each principle that sides with the annotator beats each that
     goes against it. penalty: 1 / variance of a normal prior on them.
@@ -78,6 +81,7 @@ def priorities(verdicts: ArrayLike, choices: ArrayLike, *, penalty: float = 0.1)
     return strengths(sides > 0, sides < 0, penalty=penalty)
 
 
+@paper("alignment-discretion")
 def discrepancy(first: ArrayLike, second: ArrayLike) -> float:
     """Discretion discrepancy of two annotators' priorities: (1 - Kendall's tau-b) / 2, from 0 (one order) to 1.
 

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from boresight.errors import InputError
 from boresight.judging.explain_fit import logistic
+from boresight.paper import paper
 
 Floats = NDArray[np.float64]
 CHAINS, WARMUP = 4, 300
@@ -42,6 +43,7 @@ class Dissected:
         return np.asarray(1 / (1 + np.exp(-self.w)))
 
 
+@paper("preference-dissection")
 def dissect(
     differences: ArrayLike,
     preferred: ArrayLike | None = None,

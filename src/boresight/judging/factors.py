@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from boresight.errors import InputError
 from boresight.judging.explain_fit import logistic
+from boresight.paper import paper
 from boresight.stats import Interval, mean
 
 Floats = NDArray[np.float64]
@@ -46,6 +47,7 @@ class Strengths:
         return float(1 / (1 + np.exp(self.value[j] - self.value[i])))
 
 
+@paper("decipherpref")
 def decipherpref(chosen: ArrayLike, rejected: ArrayLike, *, penalty: float = 0.1) -> Strengths:
     """Strengths of factors: each that only the winner has beats each that only the loser has.
 
@@ -87,6 +89,7 @@ def strengths(winners: ArrayLike, losers: ArrayLike, *, penalty: float = 0.1) ->
     return Strengths(value, se, wins, part, unbeaten)
 
 
+@paper("profile")
 def profile(differences: ArrayLike, preferred: ArrayLike | None = None, *, ties: Ties = "b") -> Floats:
     """Factor scores, (K,) in [-1, 1]: how far the order of a factor goes with the order of preference.
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from boresight.errors import InputError, nearest
+from boresight.paper import paper
 
 Vector = NDArray[np.float64]
 
@@ -115,6 +116,7 @@ class BoostedMetric:
         return np.asarray(self.model.predict(self.scale(metrics)[:, self.kept]), np.float64)
 
 
+@paper("metametrics")
 def tune(
     metrics: ArrayLike,
     human: ArrayLike,
@@ -169,6 +171,7 @@ def expected_improvement(mean: ArrayLike, deviation: ArrayLike, best: float) -> 
     return np.where(spread > 0, np.maximum(known, 0.0), np.maximum(ahead, 0.0))
 
 
+@paper("metametrics")
 def boost(
     metrics: ArrayLike,
     human: ArrayLike,

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from boresight.data.example import Example, Pair
 from boresight.errors import InputError
+from boresight.paper import paper
 
 Vector = NDArray[np.float64]
 Aligner = Callable[[Vector], Vector]
@@ -42,6 +43,7 @@ def extrapolate(history: ArrayLike, *, order: int = 1, ahead: int = 1) -> Vector
     return np.array(recent[-1])
 
 
+@paper("progressgym")
 def extrapolate_preferences(
     epochs: Sequence[Sequence[Example]], *, order: int = 1, ahead: int = 1, most: float = 5.0
 ) -> list[Example]:

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from boresight.paper import paper
 from boresight.stats import Interval
 
 Floats = NDArray[np.float64]
@@ -106,6 +107,7 @@ class Reliability:
         return {"items": self.items, "flips": list(self.flips), "raw": one, "denoised": other}
 
 
+@paper("llm-judge-reliability")
 def reliability(
     first: ArrayLike,
     second: ArrayLike,

@@ -9,6 +9,7 @@ import numpy as np
 
 from boresight.judging.ranking import PRIOR, shape
 from boresight.judging.ranking_fit import Floats, Ints, fit
+from boresight.paper import paper
 
 Judge = Callable[[Ints, Ints, Ints], Floats]
 """judge(prompts, first, second) -> outcomes: of many matches at once, (n,) each; 1 where the system shown first won, 0
@@ -50,6 +51,7 @@ class Matches:
         return fit(self.first, self.second, self.outcome, self.systems, clusters=self.prompt, prior=prior).strength
 
 
+@paper("varco-arena")
 def single_elimination(judge: Judge, systems: int, prompts: int, *, seed: int = 0) -> Matches:
     """For each prompt a knock-out bracket in random order: systems - 1 matches, as many as against one anchor.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from boresight.paper import paper
 from boresight.rewards.base import Content, Reward, Values
 
 
@@ -47,6 +48,7 @@ class Minimum(_Combined):
         return least
 
 
+@paper("lsc-reward-transform")
 class LogSigmoid(_Combined):
     """Sum over attributes of log sigmoid(r - r_ref): the log-probability of being good in all of them at once.
 

@@ -16,6 +16,7 @@ from boresight.data.render import Encoded, Renderer
 from boresight.engine.headform import is_encoder_decoder
 from boresight.engine.padded import BUDGET
 from boresight.errors import InputError
+from boresight.paper import paper
 from boresight.rewards.base import Content, Reward, Values
 from boresight.training.evaluate import reference_of, run_facts
 from boresight.training.judge import Judge, Model, against, load_model
@@ -109,6 +110,7 @@ class ModelReward(_Modelled):
         return said
 
 
+@paper("cdr")
 class ImplicitReward(_Modelled):
     """beta * (log policy(y|x) - log reference(y|x)), in nats: the reward whose optimum under KL the policy is.
 
