@@ -103,6 +103,19 @@ def test_a_judge_that_always_says_first_has_position_bias_1_and_prefers_nobody()
     assert systems.count("alpha") == systems.count("beta") == 4, "each as often: no net preference"
 
 
+def test_votes_are_ranked_by_the_verb_that_ranks():
+    from boresight.judging.rank import rank
+
+    judged(lambda n, body: reader(n, body) if n % 4 else "Verdict: tie", data(40), concurrency=1)
+    told = rank("votes.jsonl", rounds=100).to_dict()
+    assert '"alpha"' in json.dumps(told)
+    found = collect(bs.read("votes.jsonl"))
+    assert found.counts["used"] == 80
+    assert found.counts["tied"] == 20
+    assert found.judges == (NAME,), "both orders are one judge's"
+    assert found.placed
+
+
 def test_a_judge_that_goes_by_length_is_told_so():
     def longest(n, body) -> str:
         (_, _), (_, first), (_, second) = shown(body)
@@ -120,8 +133,8 @@ def test_one_order_ties_lists_and_what_is_not_asked():
         Example("p", (Response("a"), Response("b", prompt="another"))),
     ]
     found, server = judged(lambda n, body: "verdict: TIE", lists, both_orders=False)
-    assert server.calls == 2
-    assert found.counts["ties"] == 2
+    assert server.calls == 1, "the two questions are alike"
+    assert (found.counts["questions"], found.counts["ties"]) == (2, 2)
     assert found.left_out == {
         "examples with fewer than two responses": 1,
         "pairs of identical responses": 1,
