@@ -75,10 +75,12 @@ def fused_loss(
     gradient. Raises InputError if the groups are no partition of the tokens or a loss is no scalar.
     """
     tokens, device = targets.shape[0], hidden.device
-    groups = [group.to(device) for group in groups]
-    every = torch.cat([targets.new_zeros(0), *groups])
-    if every.shape[0] != tokens or not torch.equal(every.sort().values, torch.arange(tokens, device=device)):
+    # Looked at where they lie: on a CPU, if nobody is to wait for a GPU.
+    lie = groups[0].device if groups else device
+    every = torch.cat([torch.zeros(0, dtype=torch.int64, device=lie), *groups])
+    if every.shape[0] != tokens or not torch.equal(every.sort().values, torch.arange(tokens, device=lie)):
         raise InputError("the groups of a fused loss must hold every token exactly once")
+    groups = [group.to(device, non_blocking=True) for group in groups]
     graded = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (hidden, weight, bias))
     plan = _Plan(groups, loss_of, (scale, cap), room, product_dtype(hidden, weight), graded)
     loss, values = _FusedLoss.apply(hidden, weight, bias, targets, plan)

@@ -32,8 +32,9 @@ def total_loss(
     gradient is that of `logprobs` and the same losses, to rounding; the logits of a part are made only once.
     """
     device = device or next(module.parameters()).device
-    places = list(_places(parts, sequences, device))
-    indices, owners = [index for index, _ in places], [owner for _, owner in places]
+    places = list(_places(parts, sequences))
+    indices = [index for index, _ in places]  # on the CPU, where they are looked at without waiting
+    owners = [owner.to(device, non_blocking=True) for _, owner in places]
 
     def loss(g: int, values: Tensor) -> Tensor:
         return loss_of(g, LogProbs(values, owners[g], len(parts[g])))
@@ -45,24 +46,22 @@ def total_loss(
 
 def picked(values: LogProbs, parts: Sequence[Sequence[int]], sequences: Sequence[Tokens]) -> list[LogProbs]:
     """The log-probs of each part of the sequences, in its order, without waiting for a GPU."""
-    places = _places(parts, sequences, values.values.device)
+    device = values.values.device
+    places = (tuple(t.to(device, non_blocking=True) for t in two) for two in _places(parts, sequences))
     return [
         LogProbs(values.values[index], owner, len(part), {n: known[index] for n, known in values.per_token.items()})
         for part, (index, owner) in zip(parts, places, strict=True)
     ]
 
 
-def _places(
-    parts: Sequence[Sequence[int]], sequences: Sequence[Tokens], device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
+def _places(parts: Sequence[Sequence[int]], sequences: Sequence[Tokens]) -> Iterator[tuple[Tensor, Tensor]]:
     """For each part the places of its tokens among all, and which of its sequences each belongs to."""
     lengths = np.array([s.response_length for s in sequences], np.int64)
     ends = np.cumsum(lengths)
     for part in parts:
         spans = [np.arange(ends[i] - lengths[i], ends[i]) for i in part]
         index = torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *spans]))
-        owner = torch.from_numpy(np.repeat(np.arange(len(part)), lengths[list(part)]))
-        yield index.to(device, non_blocking=True), owner.to(device, non_blocking=True)
+        yield index, torch.from_numpy(np.repeat(np.arange(len(part)), lengths[list(part)]))
 
 
 def parts_of(lengths: Sequence[int], vocabulary: int) -> list[list[int]]:

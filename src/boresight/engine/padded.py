@@ -192,7 +192,7 @@ def _device(module: nn.Module) -> torch.device:
 
 def summed(values: Tensor, parts: Sequence[Tensor], loss_of: LossOf) -> tuple[Tensor, Tensor]:
     """What `fused_loss` returns, from log-probs that are there already: the sum of the losses, and the log-probs."""
-    losses = [loss_of(g, values[part]) for g, part in enumerate(parts)]
+    losses = [loss_of(g, values[part.to(values.device, non_blocking=True)]) for g, part in enumerate(parts)]
     # Tied to the values, so that a process without work takes part in the backward pass.
     return torch.stack([values.sum() * 0.0, *losses]).sum(), values.detach()
 
