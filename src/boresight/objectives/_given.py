@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from torch import Tensor
 
 if TYPE_CHECKING:
     from boresight.objectives._lists import ListLogProbs
+
+Seen = TypeVar("Seen")
+"""What one model makes of the batch: log-probs of its responses, or of its pairs' two sides."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,26 @@ class Given:
     heads: Mapping[str, Callable[..., Tensor]] = field(default_factory=dict)
 
 
-class Carrying:
-    """A batch with a `Given`. Each view raises ValueError if the batch was made without what it shows."""
+class Carrying(Generic[Seen]):
+    """A batch with a `Given` and, maybe, a reference. Each view raises ValueError if the batch has not what it shows.
 
+    policy and reference are of one kind.
+    """
+
+    policy: Seen
     given: Given
+    _reference: Seen | None
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether the batch was made with a reference."""
+        return self._reference is not None
+
+    @property
+    def reference(self) -> Seen:
+        """The reference's log-probs."""
+        found: Seen = self._there("reference log-probs", self._reference)
+        return found
 
     @property
     def others(self) -> tuple[Any, ...]:

@@ -9,7 +9,7 @@ from boresight.objectives._given import Carrying, Given
 from boresight.objectives._logprobs import LogProbs
 
 
-class ListLogProbs(Carrying):
+class ListLogProbs(Carrying[LogProbs]):
     """A batch of `count` lists of responses to one prompt each.
 
     policy, reference: log-probs of all responses, list after list. list_of: (responses,) int64, ascending, the list
@@ -40,18 +40,6 @@ class ListLogProbs(Carrying):
 
     def __len__(self) -> int:
         return self.count
-
-    @property
-    def has_reference(self) -> bool:
-        """Whether the batch was made with a reference."""
-        return self._reference is not None
-
-    @property
-    def reference(self) -> LogProbs:
-        """The reference's log-probs. Raises ValueError if the batch was made without a reference."""
-        if self._reference is None:
-            raise ValueError("this objective needs reference log-probs, and the batch has none")
-        return self._reference
 
     @property
     def has_grades(self) -> bool:

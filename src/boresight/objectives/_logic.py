@@ -15,9 +15,9 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from boresight.objectives._odds import log_both
+
 EVENTS = ("w", "l", "rw", "rl")
-NEAREST_TO_CERTAIN = 1e-7
-"""Odds are infinite at probability 1; a mean log-prob above minus this counts as minus this, in any precision."""
 
 Row = tuple[bool, ...]
 
@@ -62,13 +62,11 @@ def log_odds(counted: Counted, log_p: Mapping[str, Tensor]) -> Tensor:
 
     log_p: log-probability of each event, (pairs,), at most 0. Shape (pairs,).
     """
-    # expm1 keeps 1 - p exact near p = 1
-    true = {e: log_p[e].clamp(max=-NEAREST_TO_CERTAIN) for e in counted.events}
-    false = {e: (-value.expm1()).log() for e, value in true.items()}
+    log_of = {e: log_both(log_p[e]) for e in counted.events}
 
     def weight(rows: tuple[Row, ...]) -> Tensor:
         each = [
-            torch.stack([true[e] if holds else false[e] for e, holds in zip(counted.events, row, strict=True)]).sum(0)
+            torch.stack([log_of[e][0 if holds else 1] for e, holds in zip(counted.events, row, strict=True)]).sum(0)
             for row in rows
         ]
         return torch.stack(each).logsumexp(0)

@@ -33,7 +33,7 @@ class PairSide:
         return self.chosen.mean() - self.rejected.mean()
 
 
-class PairLogProbs(Carrying):
+class PairLogProbs(Carrying[PairSide]):
     """A batch of preference pairs as seen by the policy and, if the objective needs one, by the reference."""
 
     def __init__(self, policy: PairSide, reference: PairSide | None = None, given: Given | None = None) -> None:
@@ -73,18 +73,6 @@ class PairLogProbs(Carrying):
 
     def __len__(self) -> int:
         return self.policy.chosen.count
-
-    @property
-    def has_reference(self) -> bool:
-        """Whether the batch was made with a reference."""
-        return self._reference is not None
-
-    @property
-    def reference(self) -> PairSide:
-        """The reference's log-probs. Raises ValueError if the batch was made without a reference."""
-        if self._reference is None:
-            raise ValueError("this objective needs reference log-probs, and the batch has none")
-        return self._reference
 
     def scores(self, name: str = "score") -> tuple[Tensor, Tensor]:
         """Scores of the chosen and of the rejected responses, (pairs,) each."""

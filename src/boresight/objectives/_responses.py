@@ -9,7 +9,7 @@ from boresight.objectives._given import Carrying, Given
 from boresight.objectives._logprobs import LogProbs
 
 
-class ResponseLogProbs(Carrying):
+class ResponseLogProbs(Carrying[LogProbs]):
     """A batch of single responses: demonstrations, or responses labelled desirable or not.
 
     desirable: (responses,) bool. mismatched_kl: 0-d, the mean over the *global* batch of
@@ -41,21 +41,9 @@ class ResponseLogProbs(Carrying):
         return self.policy.count
 
     @property
-    def has_reference(self) -> bool:
-        """Whether the batch was made with a reference."""
-        return self._reference is not None
-
-    @property
     def has_labels(self) -> bool:
         """Whether the responses are labelled desirable or not."""
         return self._desirable is not None
-
-    @property
-    def reference(self) -> LogProbs:
-        """The reference's log-probs. Raises ValueError if the batch was made without a reference."""
-        if self._reference is None:
-            raise ValueError("this objective needs reference log-probs, and the batch has none")
-        return self._reference
 
     @property
     def desirable(self) -> Tensor:

@@ -5,6 +5,7 @@ from torch.nn.functional import relu, softplus
 
 from boresight.objectives import ListLogProbs, objective
 from boresight.objectives._check import positive
+from boresight.objectives._ranking import dcg_weights
 
 
 @objective(
@@ -43,7 +44,5 @@ def lipo(lists: ListLogProbs, *, beta: float = 0.05, weighting: str = "dcg", pai
     apart = scores[better] - scores[worse]
     losses = softplus(-apart) if pair == "logistic" else relu(1 - apart)
     if weighting == "dcg":
-        gain = 2 ** lists.grades.to(losses.dtype)
-        discount = 1 / (1 + lists.rank(scores.detach()).to(losses.dtype)).log()
-        losses = losses * (gain[better] - gain[worse]) * (discount[better] - discount[worse]).abs()
+        losses = losses * dcg_weights(lists, scores)
     return losses.new_zeros(len(lists)).index_add(0, lists.list_of[better], losses)

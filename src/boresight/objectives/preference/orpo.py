@@ -7,9 +7,7 @@ from torch.nn.functional import logsigmoid
 
 from boresight.objectives import PairLogProbs, objective
 from boresight.objectives._check import not_negative
-
-NEAREST_TO_CERTAIN = 1e-7
-"""Odds are infinite at probability 1; a mean log-prob above minus this counts as minus this, in any precision."""
+from boresight.objectives._odds import log_both
 
 
 @objective(
@@ -35,6 +33,5 @@ def orpo(pairs: PairLogProbs, *, lam: float = 0.1) -> Tensor:
 
 
 def _log_odds(mean: Tensor) -> Tensor:
-    # expm1 keeps 1 - p exact near p = 1, where 1 - exp(mean) is 0 in fp32 and its logarithm minus infinity
-    mean = mean.clamp(max=-NEAREST_TO_CERTAIN)
-    return mean - (-mean.expm1()).log()
+    yes, no = log_both(mean)
+    return yes - no

@@ -5,6 +5,7 @@ from torch.nn.functional import softplus
 
 from boresight.objectives import ListLogProbs, objective
 from boresight.objectives._check import positive
+from boresight.objectives._ranking import dcg_weights
 
 
 @objective(
@@ -32,8 +33,5 @@ def rankdpo(lists: ListLogProbs, *, beta: float = 0.1) -> Tensor:
     positive(beta=beta)
     scores = beta * lists.gains()
     better, worse = lists.better()
-    gain = 2 ** lists.grades.to(scores.dtype)
-    discount = 1 / (1 + lists.rank(lists.grades).to(scores.dtype)).log()
-    weight = (gain[better] - gain[worse]) * (discount[better] - discount[worse])
-    losses = weight * softplus(scores[worse] - scores[better])
+    losses = dcg_weights(lists, lists.grades) * softplus(scores[worse] - scores[better])
     return losses.new_zeros(len(lists)).index_add(0, lists.list_of[better], losses)

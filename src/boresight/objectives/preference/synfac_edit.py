@@ -5,9 +5,7 @@ from torch import Tensor
 
 from boresight.objectives import LogProbs, PairLogProbs, objective
 from boresight.objectives._check import not_negative
-
-NEAREST_TO_CERTAIN = 1e-7
-"""log(1 - p) is minus infinity at p = 1; a log-prob above minus this counts as minus this, in any precision."""
+from boresight.objectives._odds import log_both
 
 
 @objective(
@@ -50,8 +48,7 @@ def synfac_edit(
     gone = rejected.token("difference").bool()
     weights = shared + (edited - shared) * added.to(chosen.values.dtype)
     likelihood = _mean(chosen, weights * chosen.values, torch.ones_like(added))
-    # expm1 keeps 1 - p exact near p = 1
-    unlikely = (-rejected.values.clamp(max=-NEAREST_TO_CERTAIN).expm1()).log()
+    _, unlikely = log_both(rejected.values)
     loss = -likelihood - dropped * _mean(rejected, unlikely, gone)
     return loss - rejected_shared * _mean(rejected, rejected.values, ~gone)
 

@@ -5,6 +5,7 @@ from torch.nn.functional import softplus
 
 from boresight.objectives import ListLogProbs, objective
 from boresight.objectives._check import positive
+from boresight.objectives._ranking import dcg_weights
 
 
 @objective(
@@ -43,9 +44,7 @@ def tpo_tree(lists: ListLogProbs, *, beta: float = 0.4, form: str = "paper") -> 
     scores = beta * (lists.gains() if form == "paper" else lists.policy.mean() - lists.reference.mean())
     losses = softplus(scores[worse] - scores[better])
     if form == "paper":
-        gain = 2 ** lists.grades.to(losses.dtype)
-        discount = 1 / (1 + lists.rank(scores.detach()).to(losses.dtype)).log()
-        weight = (gain[better] - gain[worse]) * (discount[better] - discount[worse]).abs()
+        weight = dcg_weights(lists, scores)
     else:
         sizes = lists.sizes().to(losses.dtype)
         weight = (2 / (sizes * (sizes - 1)).clamp(min=1))[owner]
