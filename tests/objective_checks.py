@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import pytest
@@ -34,6 +34,18 @@ WIDTH = 3
 """Of hidden states and embeddings."""
 NAMES = ("score", "novelty", "diversity", "surprise", "quality", "helpfulness", "safety", "degree")
 """The scores that every response of the checks has."""
+
+
+DRAWN: dict[str, Callable[[random.Random], Any]] = {
+    "difference": lambda rng: rng.random() < 0.5,
+    "noise": lambda rng: rng.random(),
+    "hidden": lambda rng: [rng.gauss(0, 1) for _ in range(WIDTH)],
+    "reference_hidden": lambda rng: [rng.gauss(0, 1) for _ in range(WIDTH)],
+    "token_kl": lambda rng: rng.expovariate(3),
+    "reference_kl": lambda rng: rng.expovariate(3),
+    "entropy": lambda rng: rng.expovariate(1),
+}
+"""What is known of a token, at random."""
 
 
 class Made:
@@ -149,6 +161,11 @@ class Made:
             heads={n: m.to(self.dtype) for n, m in first.heads.items()},
         )
 
+    def losses(self, **values: Any) -> Tensor:
+        """The loss of each example under these hyperparameters."""
+        found: Tensor = self.known.function(self.batch, **values)
+        return found
+
     def gradients(self, losses: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Gradients of the summed loss at the better and the worse side's leaves."""
         leaves = [*self.better, *self.worse]
@@ -163,7 +180,7 @@ def losses_of(
     known: Objective, examples: Sequence[Plain], dtype: torch.dtype = torch.float64, **values: Any
 ) -> tuple[Tensor, Made]:
     made = Made(known, examples, dtype)
-    return known.function(made.batch, **values), made
+    return made.losses(**values), made
 
 
 def draw_examples(known: Objective, rng: random.Random, count: int, longest: int = 9) -> list[Plain]:
@@ -211,28 +228,29 @@ def dress_around(known: Objective, around: Around, rng: random.Random) -> Around
     return around
 
 
-def dress(example: Plain, rng: random.Random, around: Around | None = None) -> Plain:
-    """Give an example all that any objective may need, at random, to fit its tokens."""
+def dress(
+    example: Plain, rng: random.Random, around: Around | None = None, needs: Collection[str] | None = None
+) -> Plain:
+    """Give an example all that any objective may need, or all of `needs`, at random, to fit its tokens."""
 
     def of(policy: list[float], better: float) -> Known:
-        n = len(policy)
-        steps = [i // 3 for i in range(n)]
-        scores = [round(rng.uniform(0, 1), 3) for _ in range(n)]
+        def wanted(need: str) -> bool:
+            return needs is None or need in needs
+
+        per_token: dict[str, list[Any]] = {}
+        if wanted("steps"):
+            steps = [i // 3 for i in range(len(policy))]
+            scores = [round(rng.uniform(0, 1), 3) for _ in policy]
+            per_token |= {"step": steps, "step_score": [scores[k] for k in steps]}
+        named = {name: better + rng.uniform(0.05, 0.9) for name in NAMES}
+        for need, draw in DRAWN.items():
+            if wanted(need):
+                per_token[need] = [draw(rng) for _ in policy]
         return Known(
-            {name: better + rng.uniform(0.05, 0.9) for name in NAMES},
-            {
-                "difference": [rng.random() < 0.5 for _ in policy],
-                "noise": [rng.random() for _ in policy],
-                "step": steps,
-                "step_score": [scores[k] for k in steps],
-                "hidden": [[rng.gauss(0, 1) for _ in range(WIDTH)] for _ in policy],
-                "reference_hidden": [[rng.gauss(0, 1) for _ in range(WIDTH)] for _ in policy],
-                "token_kl": [rng.expovariate(3) for _ in policy],
-                "reference_kl": [rng.expovariate(3) for _ in policy],
-                "entropy": [rng.expovariate(1) for _ in policy],
-            },
-            [near(policy, rng) for _ in range(2)],
-            near(policy, rng),
+            named,
+            per_token,
+            [near(policy, rng) for _ in range(2)] if wanted("references") else [],
+            near(policy, rng) if wanted("twin") else [],
         )
 
     if isinstance(example, Scores):
@@ -435,11 +453,13 @@ def check_finite_at_extremes(known: Objective) -> None:
     around = dress_around(known, Around(), random.Random(12))
     for examples in extremes.values():
         for e in examples:
-            dress(e, random.Random(13), around)
+            dress(e, random.Random(13), around, known.needs)
+    tried = settings(known)
     for name, examples in extremes.items():
-        for values in settings(known):
-            for dtype in (torch.float32, torch.float64):
-                losses, made = losses_of(known, examples, dtype, **values)
+        for dtype in (torch.float32, torch.float64):
+            made = Made(known, examples, dtype)
+            for values in tried:
+                losses = made.losses(**values)
                 assert losses.isfinite().all(), f"{known.id} {values}, {name}, {dtype}: {losses}"
                 better, worse = made.gradients(losses)
                 assert all(g.isfinite().all() for g in better + worse), f"{known.id} {values}, {name}, {dtype}"
@@ -492,10 +512,11 @@ def check_falls_towards_its_target(known: Objective) -> None:
     if known.takes is ResponseLogProbs:
         return
     margins = [m / 4 for m in range(-240, 241)]
-    for values in settings(known):
-        for length in (1, 7):
-            examples = [pair_with_margin(known, m, length, level=-100.0) for m in margins]
-            losses = losses_of(known, examples, **values)[0].detach()
+    tried = settings(known)
+    for length in (1, 7):
+        made = Made(known, [pair_with_margin(known, m, length, level=-100.0) for m in margins], torch.float64)
+        for values in tried:
+            losses = made.losses(**values).detach()
             lowest = int(losses.argmin())
             slack = 1e-9 * losses.abs().max()
             assert margins[lowest] > 0, f"{known.id} {values} is least at margin {margins[lowest]}"
