@@ -47,6 +47,13 @@ def test_agreements_against_rewrites(rows: list[tuple[int, int]]) -> None:
     assert spearman(x, y) == pytest.approx(rho, abs=1e-12)
 
 
+def test_couples_of_more_items_than_fit_at_once() -> None:
+    """Without ties it is (tau + 1) / 2."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 700))
+    assert pair_accuracy(x, y) == pytest.approx((kendall(x, y) + 1) / 2)
+
+
 def test_metrics_on_their_scale() -> None:
     scale = Scale.of([[0.0, 10.0, 3.0], [2.0, 30.0, 3.0]], lower_better=(1,))
     found = scale([[1.0, 15.0, 3.0], [-5.0, 99.0, 7.0]])

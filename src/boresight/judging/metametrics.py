@@ -14,6 +14,7 @@ from boresight.errors import InputError, nearest
 from boresight.paper import paper
 
 Vector = NDArray[np.float64]
+_ROWS = 256
 
 
 def pair_accuracy(scores: ArrayLike, human: ArrayLike) -> float:
@@ -22,10 +23,15 @@ def pair_accuracy(scores: ArrayLike, human: ArrayLike) -> float:
     scores, human: (items,). 0.5 where people rate all alike.
     """
     x, y = np.asarray(scores, np.float64), np.asarray(human, np.float64)
-    i, j = np.triu_indices(x.size, 1)
-    told = np.sign(y[i] - y[j])
-    agree = np.sign(x[i] - x[j]) * told
-    return float(0.5 + 0.5 * agree.sum() / (told != 0).sum()) if told.any() else 0.5
+    agreed, told = 0.0, 0
+    for start in range(0, x.size, _ROWS):
+        # A row of couples with all later items: the whole square would not fit where items are many.
+        here = slice(start, start + _ROWS)
+        later = np.arange(x.size) > np.arange(x.size)[here, None]
+        people = np.where(later, np.sign(y[here, None] - y), 0)
+        agreed += float((np.sign(x[here, None] - x) * people).sum())
+        told += int((people != 0).sum())
+    return 0.5 + 0.5 * agreed / told if told else 0.5
 
 
 def kendall(scores: ArrayLike, human: ArrayLike) -> float:
