@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from boresight.data.tokens import Tokens
+from boresight.engine.flex import serves
 from boresight.engine.fused import ROOM as LOGITS
 from boresight.engine.head import TILE
 from boresight.engine.headform import bare
@@ -32,6 +33,8 @@ from boresight.training.reporter import Reporter
 
 LENGTHS = (16, 32, 64)
 """Tokens of the sequences that activations are measured on."""
+MANY = 16
+"""Such sequences at once where rows are made up to a round length, which one of them would not fill."""
 ADVICE = "lower micro_tokens (the result stays the same), gradient_checkpointing=true, or a smaller max_length"
 GIB = 1 << 30
 RAM = "of RAM"
@@ -153,19 +156,24 @@ def estimate(
     device: torch.device,
     cast: Callable[[], AbstractContextManager[Any]],
     local_processes: int = 1,
+    twin: bool = False,
 ) -> Estimate:
     """What a step of this module will take. The module is whole and in training mode; no gradient is left on it.
 
     scores: it is a `ResponseScores`, else a `TokenLogProbs`. tokens: that go through it at once. longest: of these, in
-    one sequence. parts: processes that it will be split over. checkpointing: activations will be recomputed.
+    one sequence. parts: processes that it will be split over. checkpointing: activations will be recomputed. twin: a
+    second adapter will be trained beside its own (`twin.py`), whose forward pass is kept with the first.
     """
     model: Any = module.model
     params = {id(p): p for p in model.parameters()}.values()
     weights = _bytes([*params, *model.buffers()])
     trained = [p for p in params if p.requires_grad]
-    gradients = _bytes(trained)
+    adapters = 2 if twin else 1
+    weights += (adapters - 1) * _bytes(trained)
+    gradients = adapters * _bytes(trained)
     state = 2 * gradients
-    kept = _curve([_kept(module, scores, n, cast) for n in LENGTHS], tokens, longest)
+    many = MANY if serves(device) and module.layout != "padded" else 1
+    kept = adapters * _curve([_kept(module, scores, n, many, cast) for n in LENGTHS], many, tokens, longest)
     layers, width = _shape(model)
     how = f"{tokens} tokens at once, the longest sequence {longest}"
     if checkpointing and layers:
@@ -177,7 +185,7 @@ def estimate(
     held += _resident() if device.type == "cpu" else 0
     uses = [
         Part("weights", weights // parts, _count(list(params)) + (f", split over {parts}" if parts > 1 else "")),
-        Part("gradients", gradients // parts, _count(trained) + " trained"),
+        Part("gradients", gradients // parts, _count(trained * adapters) + " trained"),
         Part("optimizer", state // parts, "two moments of each (AdamW)"),
         Part("activations", kept, how),
         Part("head", head, "logits of a few rows at a time; the head's own gradient"),
@@ -257,8 +265,10 @@ def _count(tensors: Sequence[Tensor]) -> str:
     return f"{count / 1e9:.2f} billion" if count >= 1e8 else f"{count / 1e6:.2f} million"
 
 
-def _kept(module: nn.Module, scores: bool, length: int, cast: Callable[[], AbstractContextManager[Any]]) -> int:
-    """Bytes that autograd keeps of one sequence of `length` tokens, each storage once, parameters left out."""
+def _kept(
+    module: nn.Module, scores: bool, length: int, many: int, cast: Callable[[], AbstractContextManager[Any]]
+) -> int:
+    """Bytes that autograd keeps of `many` sequences of `length` tokens, each storage once, parameters left out."""
     device = next(module.parameters()).device
     own = {p.untyped_storage().data_ptr() for p in module.parameters()}
     seen: dict[int, int] = {}
@@ -269,18 +279,18 @@ def _kept(module: nn.Module, scores: bool, length: int, cast: Callable[[], Abstr
             seen[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    ids = np.ones(length, np.int32)
-    sequence = Tokens(ids, np.arange(length) > 0, False)
+    mask = np.arange(length) > 0
+    sequences = [Tokens(np.full(length, k + 1, np.int32), mask, False) for k in range(many)]
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), cast():
-        result: Any = (sequence_scores if scores else logprobs)(module, [sequence], 0, device)
+        result: Any = (sequence_scores if scores else logprobs)(module, sequences, 0, device)
     total = sum(seen.values())
     del result
     return total
 
 
-def _curve(kept: Sequence[int], tokens: int, longest: int) -> int:
+def _curve(kept: Sequence[int], many: int, tokens: int, longest: int) -> int:
     """The parabola through the three measured lengths, for tokens that see `longest` others; never falling."""
-    square, slope, start = np.polyfit(np.array(LENGTHS, float), np.array(kept, float), 2)
+    square, slope, start = np.polyfit(np.array(LENGTHS, float), np.array(kept, float), 2) / (many, many, 1)
     square = square if square * longest > 1e-3 * slope else 0.0
     return int(max(0.0, start) + tokens * (max(0.0, slope) + max(0.0, square) * longest))
 

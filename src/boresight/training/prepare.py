@@ -204,6 +204,7 @@ def _memory(
         device=accelerator.device,
         cast=accelerator.autocast,
         local_processes=_local(),
+        twin="twin" in recipe.objective.needs,
     )
 
 
