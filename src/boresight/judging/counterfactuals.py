@@ -72,9 +72,12 @@ def t_col(
     pool = data[classes == target]
     if not len(pool):
         raise InputError(f"no row is of class {target!r}", mend="give data of the class that is wanted")
+    options: dict[str, Any] = {"kind": prototypes, "count": count, "chance": chance, "seed": seed}
+    # Those that are the same for every sample are looked for once.
+    common = prototype_rows(pool, pool[0], **options) if prototypes in ("centre", "sure") else None
     made, of = [], []
     for place, sample in enumerate(wanted):
-        for prototype in prototype_rows(pool, sample, kind=prototypes, count=count, chance=chance, seed=seed):
+        for prototype in prototype_rows(pool, sample, **options) if common is None else common:
             made.append(mixed(sample, prototype, depth=depth, score=score))
             of.append(place)
     rows = np.array(made).reshape(-1, data.shape[1])
