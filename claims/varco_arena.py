@@ -60,8 +60,8 @@ def brackets(
     and 0.07 instead of 0.02. They gain more where there is less to go by (0.04 with 10 prompts, 0.09 with a spread of
     0.3 logits, 0.15 with a judge who gives the first place 3 logits, places being drawn in both arms) and little where
     both are nearly right (0.003 with 200 prompts). With 4 or 8 systems the difference is too small to be told in 8
-    seeds (0.016 +- 0.058, 0.011 +- 0.017). It is pooling and the many opponents that gain, not the brackets: pairs drawn
-    from all of them (`schedule="pairs"`, as many calls on a tenth of the prompts) do as well, 0.958 against 0.955.
+    seeds (0.016 +- 0.058, 0.011 +- 0.017). It is pooling and the many opponents that gain, not the brackets: pairs
+    drawn from all of them (`schedule="pairs"`, as many calls on a tenth of the prompts) do as well, .958 against .955.
     """
     found = []
     for seed in seeds:
