@@ -86,9 +86,9 @@ class Endpoint:
     """A model behind an address. Use it as a context, or call `close`.
 
     url: of the server's API, such as http://127.0.0.1:8000/v1. key_env: the environment variable with the key, see
-    `endpoint_wire.key_for`; it is sent to this address alone and stands nowhere else. timeout: seconds of one request
-    from its first byte to its last. retries: how often a request that failed is repeated (timeouts, broken
-    connections, 408, 409, 425, 429, 5xx, replies that cannot be read). concurrency: requests under way at once.
+    `endpoint_wire.key_for`; it is sent to this address alone and stands nowhere else. timeout: seconds without a byte,
+    and of a reply from its head to its last byte. retries: how often a request that failed is repeated (timeouts,
+    broken connections, 408, 409, 425, 429, 5xx, replies that cannot be read). concurrency: requests under way at once.
     budget: what may be spent. cache: its folder; False keeps nothing and finds nothing.
 
     Raises InputError if the address or the key cannot be used.
@@ -213,7 +213,6 @@ class Endpoint:
         Whatever was answered before an interruption or error is in the cache. Raises what `ask` raises.
         """
         answers: list[Answer | None] = [None] * len(questions)
-        self._stop.clear()
         pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="boresight-judge")
         try:
             places: dict[str, list[int]] = {}
@@ -234,7 +233,8 @@ class Endpoint:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
         finally:
-            pool.shutdown(wait=True)
+            pool.shutdown(wait=True)  # requests under way are waited for: their answers are paid for, and kept
+            self._stop.clear()
         return answers
 
     def _wait(self) -> None:

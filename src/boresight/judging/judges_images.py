@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from boresight.errors import InputError
 from boresight.judging.endpoint import Advance
 from boresight.judging.judge_ask import Judge, Ruling
+from boresight.paper import paper
 
 CRITERIA = (
     ("description", "does it show what the description asks for, all of it and nothing else"),
@@ -103,6 +104,7 @@ def image_part(path: str | Path, *, within: str | Path | None = None) -> dict[st
     return {"type": "image_url", "image_url": {"url": url}}
 
 
+@paper("gpt4v-text-to-3d-eval")
 def compare(
     judge: Judge,
     results: Sequence[Shown],
@@ -139,6 +141,7 @@ def compare(
     return [Verdict(a, b, repeat, ruling) for (a, b, repeat), ruling in zip(asked, rulings, strict=True)]
 
 
+@paper("gpt4v-text-to-3d-eval")
 def ratings(results: Sequence[Shown], verdicts: Sequence[Verdict], criteria: Sequence[str]) -> dict[str, Ratings]:
     """The systems' ratings on each criterion; a verdict on one is used even where another's could not be read."""
     systems = tuple(dict.fromkeys(r.system for r in results))

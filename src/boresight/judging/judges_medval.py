@@ -18,12 +18,14 @@ from boresight.errors import InputError
 from boresight.judging.endpoint import Advance
 from boresight.judging.judge_ask import Judge, Ruling
 from boresight.judging.prompts import text_of
+from boresight.paper import paper
 
 THRESHOLD = 0.95
 Degrade = Callable[[Example, int], Example]
 """degrade(example, level) -> the example with its one response made worse; level 1 leaves it as it is."""
 
 
+@paper("medval")
 def agreement(level: int, grade: float, clean: float, levels: int) -> float:
     """How well a validator's grades fit a known degradation, from 0 to 1 at best.
 
@@ -52,6 +54,7 @@ class Validated:
     unread: dict[str, int] = field(default_factory=dict)
 
 
+@paper("medval")
 def validate(
     judge: Judge,
     examples: Sequence[Example],
