@@ -21,9 +21,10 @@ def wpo(pairs: PairLogProbs, *, beta: float = 0.01) -> Tensor:
     -v_w * v_l * log sigmoid(beta * h), where h = policy margin - reference margin in nats, summed over response
     tokens, and v = exp(mean log-prob per token of the policy) of the chosen (w) and the rejected (l) response, without
     gradient: data from elsewhere are weighed as if the policy had sampled them. The paper's default goes further and
-    divides each token's probability by the sum of the squared probabilities of all tokens at its place, so that
-    what the policy samples has weight about 1; that sum is not among what a batch offers, so the weights here are
-    smaller, by a factor that differs between pairs. Raise the learning rate where they are very small.
+    divides each token's probability by the sum of the squared probabilities of all tokens at its place (and the
+    authors' scripts/run_wpo.py cuts v_w * v_l at 1), so that what the policy samples has weight about 1; that sum is
+    not among what a batch offers, nor can it be had from the entropy, so the weights here are smaller, by a factor that
+    differs between pairs. Raise the learning rate where they are very small.
 
     Returns the loss of each pair, shape (pairs,). Raises ValueError if beta <= 0.
     """
