@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from boresight.data.example import Example, Label, Pair, Response, Score, Step
 from boresight.data.write import write
-from boresight.objectives import Objective
+from boresight.objectives import Objective, objectives
 from objective_checks import NAMES
 from words import sentence
 
@@ -43,6 +44,17 @@ def examples(count: int = 24, seed: int = 0, responses: int = 3) -> list[Example
 def write_everything(path: Path, count: int = 24, seed: int = 0) -> Path:
     write(examples(count, seed), path)
     return path
+
+
+def every_method(*more: Any) -> list[Any]:
+    """The id of every method, and `more`, as parameters; of those that take and need the same, one is not slow."""
+    found: list[Any] = []
+    seen = set()
+    for name, known in sorted(objectives().items()):
+        kind = (known.takes, frozenset(known.needs), known.over, known.per)
+        found.append(pytest.param(name, *more, marks=[pytest.mark.slow] if kind in seen else []))
+        seen.add(kind)
+    return found
 
 
 def words_for(known: Objective, base: Any) -> dict[str, Any]:

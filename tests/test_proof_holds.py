@@ -11,7 +11,7 @@ from boresight.engine import proof, proof_paths
 from boresight.engine.proof_paths import Path
 from boresight.objectives import objectives
 from boresight.training.live import through_states
-from everything import words_for, write_everything
+from everything import every_method, words_for, write_everything
 from proofs import failing, job_of, lines_of, save_family, write_prefs
 
 
@@ -56,7 +56,7 @@ def test_every_family_of_reward_models(family, prefs, tmp_path):
     holds(job_of(save_family(family, tmp_path / "model"), prefs, method="bt-reward"))
 
 
-EACH = [(method, 1) for method in sorted(objectives())]
+EACH = every_method(1)
 EACH += [(method, 8) for method in ("beta-dpo", "bt-reward", "dpo", "kto", "lipo", "sft", "typo")]
 
 

@@ -17,7 +17,7 @@ from boresight.errors import InputError, RunError
 from boresight.objectives import objectives
 from boresight.training.extra import check as check_needs
 from boresight.training.recipe import Recipe
-from everything import words_for, write_everything
+from everything import every_method, words_for, write_everything
 from words import WORDS, sentence
 
 SMALL = {"batch": 8, "micro_batch": 8, "samples": 0, "trackers": "none", "log_every": 1, "quiet": True, "lr": 1e-3}
@@ -77,7 +77,7 @@ def everything(tmp_path_factory) -> Path:
     return write_everything(tmp_path_factory.mktemp("all") / "all.jsonl")
 
 
-@pytest.mark.parametrize("method", sorted(objectives()))
+@pytest.mark.parametrize("method", every_method())
 def test_one_batch_of_eight_is_eight_of_one(base, everything, tmp_path, method):
     words = SMALL | {"sample_tokens": 5, "method": method, "model": base, "data": everything, "max_steps": 2}
     words |= words_for(objectives()[method], base)
