@@ -16,7 +16,9 @@ from boresight.judging.reliability import (
     denoise_both,
     flip_rate,
     reliability,
+    share,
 )
+from boresight.stats import Interval, proportion
 
 
 def test_a_rate_with_flips_is_taken_back():
@@ -162,6 +164,30 @@ def test_intervals_of_a_noisy_judge_hold_the_truth_as_often_as_they_say():
             inside[name] += not interval.excludes(population[name])
     assert all(count >= 87 for count in inside.values()), inside  # 95 expected, standard deviation 2.2
     assert {n: c for n, c in inside.items() if c == 100} != inside
+
+
+def test_where_nothing_varies_intervals_are_as_wide_as_so_few_pairs_allow():
+    found = reliability(np.ones((20, 2)), np.zeros((20, 2)), [True] * 12 + [False] * 8)
+    for kind in (found.raw, found.denoised):
+        assert kind["accuracy, better first"] == proportion(20, 20)
+        assert kind["accuracy, better second"] == proportion(0, 20)
+        bias = kind["position bias"]  # Newcombe: both Wilson intervals miss by .1611
+        assert (bias.value, bias.high) == (1, 1)
+        assert bias.low == pytest.approx(1 - np.sqrt(2) * proportion(0, 20).high)
+        length = kind["length bias"]
+        assert length.value == 0
+        assert -0.6 < length.low < -0.2
+        assert 0.2 < length.high < 0.6
+    one_pair = reliability([[1.0]], [[1.0]])
+    assert one_pair.raw["accuracy, both"].low == -np.inf
+
+
+def test_shares_stay_within_0_and_1():
+    assert share([1.0, 1, 1, 1], [0, 0, 1, 1]) == Interval(1, proportion(2, 2).low, 1, 4)
+    found = share([1.0] * 19 + [0.0], range(20))
+    assert found.value == 0.95
+    assert 0.8 < found.low < 0.95 < found.high == 1
+    assert isnan(share([], []).value)
 
 
 def test_the_same_seed_gives_the_same_intervals():

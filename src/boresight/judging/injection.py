@@ -18,8 +18,9 @@ from boresight.judging.judge import Progress
 from boresight.judging.judge_ask import Judge, Ruling
 from boresight.judging.prompts import template as load_template
 from boresight.judging.prompts import text_of
+from boresight.judging.reliability import share
 from boresight.judging.votes import comparisons
-from boresight.stats import Interval, mean
+from boresight.stats import Interval
 
 NEUTRAL = "This paragraph adds nothing and may be left out. It is here to make the text a little longer than it was."
 
@@ -195,11 +196,11 @@ def _probed(
             if was and ruling.value is not None:
                 won.append(float(ruling.value < 0.5 if first else ruling.value > 0.5))
                 clusters.append(place)
-        probes.append(Probe(name, ATTACKS[name][0], mean(won, clusters), unread))
+        probes.append(Probe(name, ATTACKS[name][0], share(won, clusters), unread))
     every = [r for rows in table.values() for _, _, r in rows]
     why = Counter(r.why for r in every if r.status in ("unparsable", "failed"))
     return Probed(
-        judge.name, pairs, mean([v for v, _ in told], [p for _, p in told]), tuple(probes),
+        judge.name, pairs, share([v for v, _ in told], [p for _, p in told]), tuple(probes),
         judge.endpoint.budget.called, sum(r.status == "not asked" for r in every), dict(why.most_common()),
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ import numpy as np
 from boresight.data.example import Example
 from boresight.judging.judge_ask import Judge, Ruling
 from boresight.judging.prompts import text_of
-from boresight.judging.reliability import Reliability, reliability
+from boresight.judging.reliability import Reliability, reliability, share
 from boresight.judging.votes import comparisons
 from boresight.stats import Interval, mean
 
@@ -129,9 +129,9 @@ def _orders(items: Sequence[Item], rulings: Sequence[Ruling]) -> tuple[Interval 
     both = [(key[0], one[False], one[True]) for key, one in found.items() if len(one) == 2]
     if not both:
         return None, None
-    same = mean([float(np.sign(v - 0.5) == np.sign(0.5 - w)) for _, v, w in both], [e for e, _, _ in both])
+    same = share([float(np.sign(v - 0.5) == np.sign(0.5 - w)) for _, v, w in both], [e for e, _, _ in both])
     decided = [(float(x > 0.5), e) for e, v, w in both for x in (v, w) if x != 0.5]
-    return same, mean([x for x, _ in decided], [e for _, e in decided]) if decided else None
+    return same, share([x for x, _ in decided], [e for _, e in decided]) if decided else None
 
 
 def _against(examples: Sequence[Example], items: Sequence[Item], rulings: Sequence[Ruling]) -> Reliability | None:

@@ -12,7 +12,8 @@ by the formula above, which is for one verdict; two verdicts with flips of their
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
 from math import inf, isnan, nan, sqrt
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from boresight.paper import paper
-from boresight.stats import Interval
+from boresight.stats import Interval, mean, proportion
 
 Floats = NDArray[np.float64]
 ROUNDS = 1000
@@ -147,12 +148,24 @@ def reliability(
         )
         for k, size in enumerate(_portions(rounds, n))
     ]
-    return Reliability(
-        n,
-        (float(found[0, 0]), float(found[0, 1])),
-        _intervals(raw[0], np.concatenate([d[0] for d in drawn]), n),
-        _intervals(clean[0], np.concatenate([d[1] for d in drawn]), n),
-    )
+    flat = _intervals(raw[0], np.concatenate([d[0] for d in drawn]), n)
+    cleaned = _intervals(clean[0], np.concatenate([d[1] for d in drawn]), n)
+    widened = _widened(flat, (point @ columns)[0])
+    for name, interval in cleaned.items():
+        if interval.low == interval.high == widened[name].value:
+            cleaned[name] = widened[name]
+    return Reliability(n, (float(found[0, 0]), float(found[0, 1])), widened, cleaned)
+
+
+def share(values: Sequence[float], clusters: Sequence[Hashable]) -> Interval:
+    """The mean of values in [0, 1] with its interval over clusters, cut to [0, 1]; Wilson's over the clusters where
+    all values are 0, or all are 1.
+    """
+    found = mean(list(values), list(clusters))
+    if found.value in (0.0, 1.0):
+        count = len(set(clusters))
+        found = replace(proportion(found.value * count, count), n=found.n)
+    return Interval(found.value, max(0.0, found.low), min(1.0, found.high), found.n)
 
 
 def _portions(rounds: int, n: int) -> list[int]:
@@ -217,6 +230,36 @@ def _intervals(point: Floats, drawn: Floats, n: int) -> dict[str, Interval]:
         low, high = np.quantile(known, (0.025, 0.975))
         found[name] = Interval(float(value), float(min(low, value)), float(max(high, value)), n)
     return found
+
+
+def _widened(found: dict[str, Interval], sums: Floats) -> dict[str, Interval]:
+    """Where nothing varied the bootstrap sees no spread: Wilson's interval in its place, for differences Newcombe's.
+
+    sums: of `_columns`. Source: Newcombe 1998, "Interval estimation for the difference between independent
+    proportions", method 10, of shares over pairs.
+    """
+    (a, b, both, n), (la, lb, lboth, m), (sa, sb, sboth, k) = (sums[i : i + 4] for i in (4, 8, 12))
+    parts = {
+        "accuracy, better first": [(a, n)],
+        "accuracy, better second": [(b, n)],
+        "accuracy, mean": [((a + b) / 2, n)],
+        "accuracy, both": [(both, n)],
+        "position bias": [(a, n), (b, n)],
+        "length bias": [((la + lb) / 2, m), ((sa + sb) / 2, k)],
+        "length bias, both": [(lboth, m), (sboth, k)],
+    }
+    wide = {}
+    for name, interval in found.items():
+        wide[name] = interval
+        if interval.low != interval.high:
+            continue
+        one, *other = (proportion(min(part, whole), int(whole)) for part, whole in parts[name])
+        low, high = one.low, one.high
+        for two in other:
+            low = one.value - two.value - sqrt((one.value - one.low) ** 2 + (two.high - two.value) ** 2)
+            high = one.value - two.value + sqrt((one.high - one.value) ** 2 + (two.value - two.low) ** 2)
+        wide[name] = Interval(interval.value, min(low, interval.value), max(high, interval.value), interval.n)
+    return wide
 
 
 def _unlike(x: Floats) -> tuple[Floats, Floats]:
