@@ -44,8 +44,8 @@ def annotated(verdicts: NDArray[np.int64], weights: NDArray[np.float64], flip: f
 )
 def tracked(arm: Arm, seeds: Sequence[int], *, pairs: int = 4000, silent: float = 0.7) -> Mapping[str, Any]:
     """4,000 pairs, eight principles, each silent of 70% of the pairs. The annotator follows the weighted sum of the
-    principles, weights from 2 to 0.1, and 30% (10%) of its choices are turned over. Fewer pairs leave the second
-    expectation undecided, as consensus among eight principles is then too rare.
+    principles, weights from 2 to 0.1, and 30% (10%) of its choices are turned over. With 300 pairs the second
+    expectation is undecided, as consensus among eight principles is then too rare.
     """
     flip, found = 0.3 if arm == "treatment" else 0.1, []
     for seed in seeds:
@@ -66,7 +66,8 @@ def tracked(arm: Arm, seeds: Sequence[int], *, pairs: int = 4000, silent: float 
 )
 def recovered(arm: Arm, seeds: Sequence[int], *, pairs: int = 4000, flip: float = 0.2) -> Mapping[str, Any]:
     """The world of `alignment-discretion/arbitrariness`. The baseline's choices are coins. The weakest principles, 0.2
-    and 0.1, hardly ever decide: with 300 pairs or 40% flips the gain stays below 0.7.
+    and 0.1, hardly ever decide, and rankings at random differ from seed to seed: with 300 or 1,000 pairs, or 40% flips,
+    the mean gain is 0.8 or more, but not surely 0.7.
     """
     found = []
     for seed in seeds:
@@ -93,9 +94,8 @@ def differs(arm: Arm, seeds: Sequence[int], *, pairs: int = 4000, blur: float = 
     It is trained on the first half; its choices on the second half are compared with the annotator's there. The
     baseline is what sampling alone does: the annotator's priorities on its first half against those on its second.
 
-    What the reward model does is smooth, so that its priorities have less noise than the annotator's; that it has
-    priorities of its own comes from features that are not the principles, and with `blur` 0 and 1,000 pairs the
-    difference drowns in the annotator's own noise.
+    That it has priorities of its own comes from features that are not the principles: with mixtures alone (`blur` 0)
+    it is undecided, 0.05 at either number of pairs, and the difference grows with `blur`.
     """
     found = []
     for seed in seeds:

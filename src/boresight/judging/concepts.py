@@ -177,7 +177,9 @@ def chosen(
                 total += float(losses(some.margins(x[out], d[out]), y[out]).sum())
             tried.append((first * top, second * top, total / max(len(x), 1)))
     best = min(tried, key=lambda one: one[2])
-    whole = hierarchical(x, d, y, alpha=alpha, shared=best[0], specific=best[1], domains=number)
+    whole = hierarchical(
+        x, d, y, alpha=alpha, shared=best[0], specific=best[1], domains=number, tolerance=1e-4, steps=1000
+    )
     return Chosen(whole, best[0], best[1], tuple(tried))
 
 
