@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from boresight.curation.curated import Curated
 from boresight.curation.degrade import degrade, degraded
+from boresight.curation.density_ratio import density_ratio
 from boresight.curation.preference_vectors import preference_vectors, toward
 from boresight.curation.quote_tuning import Quotes, quote_tuning
 from boresight.curation.reward_augmented_dpo import aim, reward_augmented_dpo
@@ -18,6 +19,7 @@ __all__ = [
     "aim",
     "degrade",
     "degraded",
+    "density_ratio",
     "preference_vectors",
     "quote_tuning",
     "reward_augmented_dpo",

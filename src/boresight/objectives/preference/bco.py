@@ -108,8 +108,8 @@ def bco(
     mean 0. shift=False leaves delta out.
 
     Where the prompts of the two labels differ, the paper weighs each undesirable response by a ratio of densities:
-    compute the weights ahead with `density_ratio_weights` of this file and give each label its own. A classifier is
-    data of the whole set, so it is not fitted here. The means of the shift are of rewards, without weights.
+    `boresight.curation.density_ratio` gives each label its own, ahead of training. A classifier is data of the whole
+    set, so it is not fitted here. The means of the shift are of rewards, without weights.
 
     Returns the loss of each response, shape (responses,). Raises ValueError if beta <= 0, decay is outside [0, 1], or
     form is unknown.
