@@ -61,7 +61,7 @@ class Record:
         if self.device == "cuda":
             import torch
 
-            return torch.cuda.max_memory_allocated() / 2**20
+            return float(torch.cuda.max_memory_allocated()) / 2**20
         try:
             lines = Path("/proc/self/status").read_text("ascii").splitlines()
             return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
@@ -119,7 +119,7 @@ def updates(model: Any, setting: Setting) -> Callable[[], None]:
     import torch
 
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=setting.lr, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(trained, lr=setting.lr, weight_decay=0.0, fused=setting.device == "cuda")
 
     def update() -> None:
         torch.nn.utils.clip_grad_norm_(trained, 1.0)

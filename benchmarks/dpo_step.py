@@ -12,11 +12,15 @@ cores, and what each computed in the first step is compared: the same tokens to 
 where one of them is in bf16), log-probs within 0.5%; and the loss of the last step, when the weights have moved.
 
 Printed are medians: seconds of a step; `times`, a contestant's seconds over the first one's on the same batch (median
-over steps, then the median over rounds, with the lowest and the highest round); response tokens per second; the
-process's peak memory; `cores`, seconds of all cores together in a step, which other work on the machine hardly moves
-with --threads 1; seconds from its start to its first step (libraries, model, rows, reference of these few rows);
-and how much of the floor it reaches: the time that the counted operations (`floor.py`) would take at the highest
-matrix-multiply rate met in this run, at the contestant's precision, over the time of a step.
+over steps, then the median over rounds, with the lowest and the highest round); response tokens per second; peak memory
+(the process's, or on a GPU what torch has allocated); `cores`, seconds of all cores together in a step, which other
+work on the machine hardly moves with --threads 1; seconds from its start to its first step (libraries, model, rows,
+reference of these few rows); and how much of the floor it reaches: the time that the counted operations (`floor.py`)
+would take at the highest matrix-multiply rate met in this run, at the contestant's precision, over the time of a step.
+A contestant for which the memory of the GPU does not suffice is left out, and so said.
+
+On a GPU attention is compiled by Triton, which needs a C compiler and Python's headers; without them, or where a kernel
+is not right, the run goes on group by group, and the line that says so is printed.
 """
 
 from __future__ import annotations
@@ -70,6 +74,9 @@ def alone(words: list[str], *, tuned: bool, device: str, threads: int) -> dict[s
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise SystemExit(f"{' '.join(words)} failed:\n{done.stdout[-500:]}\n{done.stderr[-3000:]}")
+    for line in done.stderr.splitlines():
+        if "without flex_attention" in line or "padded instead of packed" in line:
+            print(line, file=sys.stderr)
     return json.loads(done.stdout.strip().splitlines()[-1])  # type: ignore[no-any-return]
 
 
@@ -93,15 +100,19 @@ def child(words: argparse.Namespace) -> dict[str, Any]:
         return {"flops": flops, "answers": answers, "vocab": shape.vocab}
     name, dtype, _ = parse(words.child, words.dtype, words.allocator)
     setting, rows = read(words.folder)
+    import torch
     from contestants import CONTESTANTS, Record
 
     record = Record(setting.device)
-    if name in TRL:
-        from trl_step import run
+    try:
+        if name in TRL:
+            from trl_step import run
 
-        run(name, words.folder, setting, rows, dtype, record)
-    else:
-        CONTESTANTS[name](words.folder, setting, rows, dtype, record)
+            run(name, words.folder, setting, rows, dtype, record)
+        else:
+            CONTESTANTS[name](words.folder, setting, rows, dtype, record)
+    except torch.OutOfMemoryError:
+        return {"short": True}
     return {
         "seconds": record.seconds,
         "cores": record.cores,
@@ -166,8 +177,12 @@ def measure(words: argparse.Namespace, ways: dict[str, tuple[str, str, bool]], f
         for dtype in peaks:
             now = alone(["--child", f"peak:{dtype}", "--device", words.device], tuned=False, **where)["peak"]
             peaks[dtype] = max(peaks[dtype], now)
-        for name, (_, _, tuned) in ways.items():
+        for name, (_, _, tuned) in list(ways.items()):
             result = alone(["--child", name, *given], tuned=tuned, **where)
+            if "short" in result:
+                print(f"{name}: left out, there is not enough memory for it", file=sys.stderr, flush=True)
+                del ways[name], found[name]
+                continue
             found[name].append(result)
             middle = statistics.median(result["seconds"][words.warm :])
             print(
@@ -176,6 +191,8 @@ def measure(words: argparse.Namespace, ways: dict[str, tuple[str, str, bool]], f
                 file=sys.stderr,
                 flush=True,
             )
+    if not ways:
+        raise SystemExit("no contestant has enough memory: lower --batch or --scale")
     table(words, ways, found, peaks, made)
     if words.json:
         words.json.write_text(
