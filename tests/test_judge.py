@@ -350,7 +350,9 @@ def test_files_that_are_no_templates():
             template(name)
     with pytest.raises(InputError, match="did you mean pairwise"):
         template("pairwse")
-    with pytest.raises(InputError, match="of kind criteria"):
+    with pytest.raises(InputError, match="of kind concept"):
+        judged(reader, data(1), template="concept")
+    with pytest.raises(InputError, match="pictures are named by a data file"):
         judged(reader, data(1), template="images")
 
 

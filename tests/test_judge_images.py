@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import boresight as bs
 from boresight.curation.degrade import degraded
 from boresight.data.example import Example, Pair, Response
 from boresight.errors import InputError
@@ -134,6 +135,37 @@ def test_what_cannot_be_compared_is_told(tmp_path):
             compare(judge, [Shown("a", "one", ()), Shown("a", "two", ())])
         with pytest.raises(InputError, match="take images"):
             compare(Judge(endpoint, "pairwise"), [])
+
+
+def test_the_command_judges_pictures_that_lie_beside_the_data(tmp_path, capsys):
+    from boresight.cli import main
+
+    rows = []
+    for name, shade in (("dim", 10), ("bright", 200)):
+        rows.append([f"{name}-{side}.png" for side in range(2)])
+        for file in rows[-1]:
+            picture(tmp_path / file, shade)
+    row = {"prompt": "a cup", "chosen": "\n".join(rows[0]), "rejected": "\n".join(rows[1])}
+    row |= {"chosen_model": "dim", "rejected_model": "bright"}
+    data, out = tmp_path / "renders.jsonl", tmp_path / "votes.jsonl"
+    data.write_text(json.dumps(row) + "\n")
+    with serving(brighter) as server:
+        arguments = ["judge", str(data), "--endpoint", server.url, "--model", "eyes", "--template", "images", "--quiet"]
+        arguments += ["--criterion", "shape: is it clean", "--criterion", "surface: is it sharp", "--out", str(out)]
+        assert main([*arguments, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["counts"]["read"] == 2
+        assert main([*arguments, "--criterion", "shape: again"]) == 2
+        row["rejected"] = "../renders.jsonl"
+        data.write_text(json.dumps(row) + "\n")
+        assert main(arguments) == 2
+        assert "outside" in capsys.readouterr().err
+        assert server.calls == 2
+    votes = {e.domain: e for e in bs.read(out)}
+    assert set(votes) == {"shape", "surface"}
+    assert [(p.chosen, p.tie, p.annotator) for p in votes["shape"].pairs] == [
+        (1, False, "eyes (images)"), (1, False, "eyes (images), swapped"),
+    ]  # fmt: skip
+    assert all(p.tie for p in votes["surface"].pairs)
 
 
 # Ratings

@@ -23,5 +23,16 @@ def settings_of(given: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def criteria_of(given: Sequence[str]) -> list[tuple[str, str]]:
+    """NAME: MEANING to both. Raises InputError for an empty one, or a name twice."""
+    found: dict[str, str] = {}
+    for item in given:
+        name, _, meaning = (part.strip() for part in item.partition(":"))
+        if not name or not meaning or name in found:
+            raise InputError(f"--criterion {item!r}", mend="write NAME: MEANING, each name once")
+        found[name] = meaning
+    return list(found.items())
+
+
 def _no_number(text: str) -> float:
     raise ValueError(text)

@@ -20,7 +20,7 @@ def judge(
     endpoint: Annotated[str, typer.Option(help="Address of an OpenAI-compatible server, up to /v1.")],
     model: Annotated[str, typer.Option(help="The model there.")],
     template: Annotated[
-        str, typer.Option(help="pairwise, pairwise-weighted, pointwise, pointwise-weighted, or a file.")
+        str, typer.Option(help="pairwise, pointwise, either with -weighted, images, or a file.")
     ] = "pairwise",
     out: Annotated[str, typer.Option(help="File of the votes; NAME.answers.jsonl beside it.")] = "votes.jsonl",
     both_orders: Annotated[
@@ -28,6 +28,9 @@ def judge(
     ] = True,
     repeats: Annotated[int, typer.Option(min=1, help="Ask everything so often.")] = 1,
     rubric: Annotated[str, typer.Option(help="What is to be looked at, in words.")] = "",
+    criterion: Annotated[
+        list[str] | None, typer.Option(help="NAME: MEANING, for pictures (--template images); several times.")
+    ] = None,
     probe: Annotated[
         bool, typer.Option("--probe", help="Try manipulations on the worse answers; write no votes.")
     ] = False,
@@ -63,7 +66,7 @@ def judge(
     from functools import partial
 
     from boresight.cli import output
-    from boresight.cli._judge import settings_of
+    from boresight.cli._judge import criteria_of, settings_of
 
     given: dict[str, Any] = {
         "endpoint": endpoint, "model": model, "template": template, "rubric": rubric, "budget": budget,
@@ -89,7 +92,9 @@ def judge(
         return
     from boresight.judging.judge import judge as put
 
-    found = put(data, out=out, both_orders=both_orders, repeats=repeats, **given)
+    found = put(
+        data, out=out, both_orders=both_orders, repeats=repeats, criteria=criteria_of(criterion or []), **given
+    )  # fmt: skip
     if json:
         output.emit_json(found)
         return

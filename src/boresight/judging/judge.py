@@ -8,6 +8,8 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cache as cache_of
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from boresight.judging.endpoint import Advance, Endpoint
 from boresight.judging.endpoint_retry import Budget, Clock
 from boresight.judging.judge_ask import Judge, Ruling
 from boresight.judging.judge_told import Judged, told
+from boresight.judging.judges_images import CRITERIA, image_part
 from boresight.judging.prompts import template as load_template
 from boresight.judging.prompts import text_of
 from boresight.judging.votes import SWAPPED
@@ -49,6 +52,7 @@ def judge(
     both_orders: bool = True,
     repeats: int = 1,
     rubric: str = "",
+    criteria: Sequence[tuple[str, str]] = (),
     budget: int | None = None,
     budget_tokens: int | None = None,
     temperature: float | None = None,
@@ -68,8 +72,10 @@ def judge(
     """Have a model judge every pair of responses, or every response, of a data set; write its votes.
 
     data: whatever `boresight.data.read` reads. endpoint, model: an OpenAI-compatible server and a model there; the key
-    comes from the environment, see `endpoint_wire.key_for`. template: of kind pairwise or pointwise. both_orders: ask
-    about each pair twice, with the responses exchanged. repeats: ask everything so often; at temperature 0 a server
+    comes from the environment, see `endpoint_wire.key_for`. template: of kind pairwise, pointwise or criteria: then
+    `data` is a file, each response names pictures beside it, one a line, and `out` has the examples once for each of
+    `criteria` (name, meaning; CRITERIA of judges_images if not given), which is their domain. both_orders: ask about
+    each pair twice, with the responses exchanged. repeats: ask everything so often; at temperature 0 a server
     may still answer differently. budget, budget_tokens: requests, and tokens, to be spent at most; what is left is
     counted as not asked. The cache makes the same call go on where it was. progress: told of each answer.
 
@@ -83,9 +89,15 @@ def judge(
     if repeats < 1:
         raise InputError(f"repeats is {repeats}", mend="give 1 or more")
     made = load_template(template)
-    if made.kind not in ("pairwise", "pointwise"):
-        mend = "take pairwise or pointwise; pictures are judged by boresight.judging.judges_images"
+    if made.kind == "concept":
+        mend = "take pairwise, pointwise or images; concepts are asked about by boresight explain"
         raise InputError(f"template {made.name} is of kind {made.kind}", mend=mend)
+    folder = None
+    if made.kind == "criteria":
+        criteria = tuple(criteria) or CRITERIA
+        if not isinstance(data, str | Path) or not Path(data).is_file():
+            raise InputError("pictures are named by a data file, beside which they lie", mend="give a file")
+        folder = Path(data).parent
     out = Path(out)
     if not out.name.endswith(".jsonl"):
         raise InputError(f"{out}: votes are written as JSON lines", mend="let the name end in .jsonl")
@@ -99,9 +111,11 @@ def judge(
         budget=Budget(budget, budget_tokens), cache=cache, clock=clock,
     ) as asked:  # fmt: skip
         judge = Judge(
-            asked, made, rubric=rubric, temperature=temperature, max_tokens=max_tokens, seed=seed, extra=settings
-        )
-        values = [(values_of(examples[item.example], item), item.repeat) for item in items]
+            asked, made, rubric=rubric, temperature=temperature, max_tokens=max_tokens, seed=seed, extra=settings,
+            criteria=criteria,
+        )  # fmt: skip
+        of = values_of if folder is None else pictured(folder)
+        values = [(of(examples[item.example], item), item.repeat) for item in items]
         with progress(f"asking {model}", len(values)) if progress else nullcontext() as advance:
             rulings = judge.rule(values, advance)
         if not any(r.status in ("read", "unparsable") for r in rulings):
@@ -110,6 +124,11 @@ def judge(
                 f"none of {len(items)} questions was answered: {why}", mend="see the endpoint, or the budget"
             )
         voted = votes(examples, items, rulings, judge.name)
+        if folder is not None:
+            voted = []
+            for name, _ in criteria:
+                on = [replace(r, value=(r.parts or {}).get(name)) for r in rulings]
+                voted += [replace(e, domain=name) for e in votes(examples, items, on, judge.name)]
         write(voted, out)
         beside = out.with_name(f"{out.name.removesuffix('.jsonl')}.answers.jsonl")
         _write(beside, (_told(judge, examples, i, r) for i, r in zip(items, rulings, strict=True)))
@@ -151,6 +170,24 @@ def values_of(example: Example, item: Item) -> dict[str, Any]:
         "first": text_of(first.content),
         "second": text_of(example.responses[item.second].content),
     }
+
+
+def pictured(folder: Path) -> Callable[[Example, Item], dict[str, Any]]:
+    """`values_of` for responses that are names of pictures in a folder, one a line; each file is read once."""
+    read_once = cache_of(partial(image_part, within=folder))
+
+    def values(example: Example, item: Item) -> dict[str, Any]:
+        images: list[Mapping[str, Any]] = []
+        for side, place in (("A", item.first), ("B", item.second)):
+            names = [] if place is None else example.responses[place].text.split("\n")
+            parts = [read_once(folder / name.strip()) for name in names if name.strip()]
+            if not parts:
+                where = example.source or example.id or "an example"
+                raise InputError(f"{where}: a response names no picture", mend="name files, one a line")
+            images += [{"type": "text", "text": f"Pictures of result {side}:"}, *parts]
+        return {"prompt": text_of(example.prompt), "images": images}
+
+    return values
 
 
 def votes(examples: Sequence[Example], items: Sequence[Item], rulings: Sequence[Ruling], name: str) -> list[Example]:
@@ -206,6 +243,7 @@ def _told(judge: Judge, examples: Sequence[Example], item: Item, ruling: Ruling)
         "value": ruling.value,
         "why": ruling.why or None,
         "mass": ruling.mass,
+        "parts": ruling.parts,
         "text": answer.text if answer else None,
         "finish": answer.finish if answer else None,
         "judge": judge.name,
