@@ -29,6 +29,7 @@ _WHERE = {
     "train": "boresight.training.train",
     "evaluate": "boresight.training.evaluate",
     "compare": "boresight.training.compare",
+    "explain": "boresight.judging.explain",
     "choose": "boresight.training.choose",
     "judge": "boresight.judging.judge",
     "rank": "boresight.judging.rank",
