@@ -173,6 +173,8 @@ def test_judges_of_systems_without_a_name_are_told():
     assert told["rankings"] == []
     (judge,) = told["judged"][0]["judges"]
     assert judge["orders"]["first"] == 40
+    assert judge["odd"] == ["prefers the first place"]
+    assert "1 of 1 judges stand out" in told["statements"][0]["words"]
     assert "always first / second" in arena_page(told)
 
 

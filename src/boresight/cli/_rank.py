@@ -8,8 +8,10 @@ from typing import Any
 
 from boresight.cli import output
 
-WIDE = 110
+WIDE = 130
 """Columns from which every figure has room."""
+TOP = 3
+"""Systems that a ranking by judge or domain is told with."""
 JUDGES = 12
 
 
@@ -17,7 +19,20 @@ def show(told: Mapping[str, Any], most: int, against: str | None) -> None:
     """Tables of systems, of differences, of judges, and what can be said."""
     wide = output.console().width >= WIDE
     for one in told["rankings"]:
-        _systems(one, most, wide)
+        if "methods" in one:
+            _systems(one, most, wide)
+    groups = [one for one in told["rankings"] if "methods" not in one]
+    if groups:
+        rows = [
+            [
+                g["name"],
+                f"{g['counts']['used']:,}",
+                len(g["systems"]),
+                ", ".join(r["system"] for r in g["systems"][:TOP]),
+            ]
+            for g in groups
+        ]
+        output.table(f"By {told['by']}", [told["by"], "votes", "systems", "first, second, third"], rows)
     for one in told["rankings"]:
         if "apart" in one and (against is not None or one is told["rankings"][0]):
             _apart(one, most if against is None else len(one["apart"]), against)
@@ -33,7 +48,7 @@ def show(told: Mapping[str, Any], most: int, against: str | None) -> None:
         if one.get("agreement"):
             _agreement(one)
     if told["between"]:
-        _between(told["between"])
+        _between(told["between"], wide)
     if told.get("left_out"):
         left = told["left_out"]
         names = ", ".join(f"{g['name']} ({g['votes']})" for g in left[:6])
@@ -136,7 +151,7 @@ def _effects(one: Mapping[str, Any]) -> None:
 def _judges(one: Mapping[str, Any], wide: bool) -> None:
     listed = one["judges"]
     odd = [j for j in listed if j["odd"]]
-    shown = listed[:JUDGES] + [j for j in odd if j not in listed[:JUDGES]]
+    shown = listed[:JUDGES] + [j for j in odd if j not in listed[:JUDGES]][:JUDGES]
     orders = any(j["orders"] for j in shown)
     slopes = any(j["follows"] for j in shown)
     rows = []
@@ -187,7 +202,8 @@ def number(one: Mapping[str, Any]) -> str:
     return f"{one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]"
 
 
-def _between(pairs: list[dict[str, Any]]) -> None:
+def _between(pairs: list[dict[str, Any]], wide: bool) -> None:
+    columns = ["", "and", "systems", "Spearman", "Kendall", "noise allows", "items", "alike", "kappa"]
     rows = []
     for p in pairs:
         found = p["agreement"]
@@ -197,8 +213,15 @@ def _between(pairs: list[dict[str, Any]]) -> None:
             None if p.get("ceiling") is None else f"{p['ceiling']:.2f}",
             found and f"{found['items']:,}", found and short(found["agree"]), found and short(found["kappa"]),
         ])  # fmt: skip
-    columns = ["", "and", "systems", "Spearman", "Kendall", "at most, by noise", "items", "alike", "kappa"]
-    output.table("How the rankings go together", columns, rows)
+    kept = range(len(columns)) if wide else [0, 1, 3, 5, 8]
+    shown = [[row[k] for k in kept] for row in rows]
+    output.table(
+        "How the rankings go together", [columns[k] for k in kept], shown, keep=["Spearman", "Kendall", "kappa"]
+    )
+    output.say(
+        "Noise allows: about what two rankings of one truth would have that are as noisy as these. Alike, kappa: "
+        "verdicts of most votes on items of both.\n", "dim",
+    )  # fmt: skip
 
 
 def short(one: Mapping[str, Any]) -> str:

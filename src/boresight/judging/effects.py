@@ -216,6 +216,8 @@ def both_orders(votes: Votes, own: Bools) -> dict[str, Any] | None:
 
 def _marked(listed: list[Judge]) -> list[Judge]:
     """With words for what stands out."""
+    from scipy.stats import binomtest
+
     words: list[list[str]] = [[] for _ in listed]
     for name, say in (
         ("place", lambda e: "prefers the first place" if e.value > 0 else "prefers the second place"),
@@ -226,6 +228,13 @@ def _marked(listed: list[Judge]) -> list[Judge]:
             for (k, effect), p in zip(known, holm([e.p for _, e in known]), strict=True):
                 if p < 0.05:
                     words[k].append(say(effect))
+    # Without strengths to hold equal: of items with another verdict in the other order, how many went to one place.
+    swayed = [(k, j.orders) for k, j in enumerate(listed) if j.place is None and j.orders]
+    ps = [float(binomtest(o["first"], o["first"] + o["second"]).pvalue) if o["first"] + o["second"] else 1.0
+          for _, o in swayed]  # fmt: skip
+    for (k, o), p in zip(swayed, holm(ps), strict=True):
+        if p < 0.05:
+            words[k].append(f"prefers the {'first' if o['first'] > o['second'] else 'second'} place")
     for k, j in enumerate(listed):
         if j.follows is not None and j.follows.high < 0.5:
             words[k].append("hardly follows what the others see")

@@ -24,6 +24,8 @@ MATRIX = 100
 """Systems up to which the win matrix is told."""
 PAIRED = 5
 """Judges, those with most votes, whose agreement is told for each two."""
+SAID = 6
+"""Pairs of rankings up to which each has a sentence of its own."""
 SHARED = 30
 """Items that two judges must share for that."""
 
@@ -228,10 +230,19 @@ def statements(told: Mapping[str, Any]) -> list[dict[str, str]]:
     def say(words: str, severity: str = "note") -> None:
         said.append({"words": words, "severity": severity})
 
-    for one in told["rankings"]:
-        of = f"{one['name']}: " if len(told["rankings"]) > 1 else ""
-        _ranked(one, of, say, first=one is told["rankings"][0])
-    for pair in told["between"]:
+    for one in told["judged"]:
+        _odd(one, f"{one['name']}: " if len(told["judged"]) > 1 else "", say)
+    full = [one for one in told["rankings"] if "methods" in one]
+    for one in full:
+        of = f"{one['name']}: " if len(full) > 1 else ""
+        _ranked(one, of, say, first=one is full[0])
+    groups = [one for one in told["rankings"] if "methods" not in one]
+    open_ = [one["name"] for one in groups if one["degenerate"]]
+    if open_:
+        say(f"By {told['by']}, votes do not bound all strengths in {len(open_)} of {len(groups)} rankings "
+            f"({_some(open_)}): systems in them never lost, never won or are not connected, and their order is rough. "
+            "Mend: more votes of each.", "warning")  # fmt: skip
+    for pair in told["between"] if len(told["between"]) <= SAID else []:
         if "spearman" in pair:
             s, top = pair["spearman"], pair["ceiling"]
             noise = f"; two rankings of one truth as noisy as these would have about {top:.2f}" if top else ""
@@ -314,6 +325,11 @@ def _moved(one: Mapping[str, Any], of: str, say: Any, first: bool) -> None:
         if method["spearman"] is not None and method["spearman"] < 0.8 and len(one["systems"]) > 4:
             say(f"{of}{method['name']} orders the systems otherwise (Spearman {method['spearman']:.2f} with the "
                 f"strengths): {method['what']}.")  # fmt: skip
+    _odd(one, of, say)
+
+
+def _odd(one: Mapping[str, Any], of: str, say: Any) -> None:
+    """The judges that stand out."""
     odd = [j for j in one.get("judges") or [] if j["odd"]]
     if odd:
         names = _some([f"{j['name']} {j['odd'][0]}" for j in odd], 3)
