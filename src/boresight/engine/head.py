@@ -307,6 +307,12 @@ def token_log_probs(
     return values
 
 
+def picked_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
+    """log p(targets), (tokens,) fp32 or fp64, from all logits, (tokens, vocabulary)."""
+    logits = logits.to(accumulation_dtype(logits.dtype))
+    return logits.gather(1, targets.unsqueeze(1)).squeeze(1) - logits.logsumexp(1)
+
+
 def module_log_probs(
     head: Callable[[Tensor], Tensor],
     hidden: Tensor,
@@ -331,7 +337,7 @@ def module_log_probs(
             exact = exact * scale
         if cap is not None:
             exact = torch.tanh(exact / cap) * cap
-        return exact.gather(1, wanted.unsqueeze(1)).squeeze(1) - exact.logsumexp(1)
+        return picked_log_probs(exact, wanted)
 
     size = max(1, tile // vocabulary)
     chunks = zip(hidden.split(size), targets.split(size), strict=True)

@@ -15,7 +15,7 @@ from boresight.data.tokens import Tokens
 from boresight.engine.batch import pad
 from boresight.engine.dropout import evaluating
 from boresight.engine.fused import LossOf, fused_loss
-from boresight.engine.head import TILE, accumulation_dtype, module_log_probs, token_log_probs
+from boresight.engine.head import TILE, module_log_probs, picked_log_probs, token_log_probs
 from boresight.engine.headform import HeadForm, bare, called_once, is_plain, is_sharded, recognise
 from boresight.engine.layout import Group, by_prompt, pack, packed_length
 from boresight.engine.packing import Layout, choose
@@ -181,9 +181,7 @@ class TokenLogProbs(nn.Module):
         if "logits_to_keep" in inspect.signature(bare(self.model).forward).parameters and targets.numel():
             columns, column = torch.unique(column, return_inverse=True)
             batch["logits_to_keep"] = columns
-        logits = self.model(**batch).logits[row, column]
-        logits = logits.to(accumulation_dtype(logits.dtype))
-        return logits.gather(1, targets.unsqueeze(1)).squeeze(1) - logits.logsumexp(1)
+        return picked_log_probs(self.model(**batch).logits[row, column], targets)
 
 
 def _device(module: nn.Module) -> torch.device:

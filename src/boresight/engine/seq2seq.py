@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from boresight.data.tokens import Tokens
 from boresight.engine.dropout import evaluating
 from boresight.engine.fused import LossOf
-from boresight.engine.head import TILE, accumulation_dtype, bend, module_log_probs, token_log_probs
+from boresight.engine.head import TILE, bend, module_log_probs, picked_log_probs, token_log_probs
 from boresight.engine.headform import HeadForm, _candidates, _close, bare, is_plain, refuse_virtual_tokens
 from boresight.engine.packing import Layout
 from boresight.engine.padded import TokenLogProbs, summed
@@ -116,9 +116,7 @@ class Seq2SeqLogProbs(TokenLogProbs):
             "use_cache": False,
         }
         if form.own:
-            logits = self.model(**options).logits.flatten(0, 1)[predictor]
-            logits = logits.to(accumulation_dtype(logits.dtype))
-            return logits.gather(1, targets.unsqueeze(1)).squeeze(1) - logits.logsumexp(1)
+            return picked_log_probs(self.model(**options).logits.flatten(0, 1)[predictor], targets)
         head: Any = base.get_output_embeddings()
         plain, bias = is_plain(head), _late_bias(base)
         shape: dict[str, Any] = {"scale": form.scale, "cap": form.cap, "tile": self.tile}
