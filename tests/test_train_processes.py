@@ -51,12 +51,13 @@ ALONE: list[dict[str, Any]] = [
         "rpo-relative",
         "gradient-entanglement",
         "spo-preference-degree",
+        "plackett-luce",
         "typo",
         "sgdpo",
     )
 ]
-"""What more methods need: the whole batch, embeddings, norms of gradients, heads, samples, noise."""
-SPLITTABLE = ("beta-dpo", "gradient-entanglement", "sgdpo")
+"""What more methods need: the whole batch, embeddings, norms of gradients, heads, lists, samples, noise."""
+SPLITTABLE = ("beta-dpo", "gradient-entanglement", "plackett-luce", "sgdpo")
 MOVED = [METHODS[0], METHODS[5]]
 """Whose checkpoints are resumed on another number of processes."""
 COUNTED = ("length", "accuracy", "accuracy_mean", "chosen_length", "rejected_length")
