@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from boresight.data.example import Response as Response
     from boresight.data.read import read as read
     from boresight.errors import BoresightError as BoresightError
+    from boresight.judging.explain import explain as explain
     from boresight.judging.judge import judge as judge
     from boresight.judging.rank import rank as rank
     from boresight.objectives import LogProbs as LogProbs
