@@ -69,7 +69,8 @@ def pooled(
     """20 concepts (1, 0 or -1 of each pair), six domains with only 40 pairs each. Ten concepts have a shared effect of
     size 0.3 to 1, and in each domain four random concepts have one of their own, of size 1; preferences by
     Bradley-Terry odds. Penalties are chosen by cross-validation in three folds among the same shares for all models
-    (the pooled one has no specific part, the separate ones no shared part). Log-loss and accuracy on 1,000 fresh pairs a domain.
+    (the pooled one has no specific part, the separate ones no shared part). Log-loss and accuracy on 1,000 fresh pairs
+    of each domain.
 
     Where domains have no effects of their own (`specific` 0), the pooled one is better by 0.011 nats; with
     20 pairs each it is undecided. The paper's further loss of the shared part alone (`alpha` 1) changes little here.

@@ -140,6 +140,10 @@ def test_a_judge_is_asked_in_both_orders():
     # half sure: in one order only
     half = ask(pairs[:1], [LONGER], lambda q, p, a, b: int(a == "aaa"))
     assert half.values[0, 0] == 0.5
+    # weighed by its probabilities: 0.6 for "aaa" in one order, 0.2 in the other
+    weighed = ask(pairs[:1], [LONGER], lambda q, p, a, b: 0.6 if a == "aaa" else -0.2)
+    assert weighed.values[0, 0] == pytest.approx(0.4)
+    assert weighed.turned[0] == 0
     unknown = ask(pairs, [LONGER], lambda *_: None)
     assert unknown.unknown[0] == 3
     assert np.isnan(unknown.turned[0])
@@ -150,6 +154,9 @@ def test_a_judge_that_fails_is_told():
         ask([("p", "a", "b")], [LONGER], lambda *_: 1 // 0)
     with pytest.raises(RunError, match="said 'yes'"):
         ask([("p", "a", "b")], [LONGER], lambda *_: "yes")  # type: ignore[arg-type, return-value]
+    for said in (2, float("nan")):
+        with pytest.raises(RunError, match="said"):
+            ask([("p", "a", "b")], [LONGER], lambda *_, said=said: said)
 
 
 def test_concepts_are_read(tmp_path):

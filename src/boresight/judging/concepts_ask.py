@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 from boresight.errors import InputError, RunError
 
 Judge = Callable[[str, str, str, str], float | None]
-"""judge(question, prompt, first, second): 1 if the first response has more of it, -1 if the second, 0 if neither; None
-if it cannot be told."""
-
-SAME = 1e-9
+"""judge(question, prompt, first, second): 1 if the first response has more of it, -1 if the second, 0 if neither, or
+anything between; None if it cannot be told. `judge_ask.concept_judge` makes one of an endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +29,7 @@ class Concept:
 class Asked:
     """What a judge said of concepts.
 
-    values: (n, K) in {-1, -0.5, 0, 0.5, 1}, the mean of both orders; 0 where nothing could be told. unknown: (K,) how
+    values: (n, K) in [-1, 1], the mean of both orders; 0 where nothing could be told. unknown: (K,) how
     many pairs it could not tell of. turned: (K,) the share of pairs on which it contradicted itself when the responses
     were exchanged: it then judged the place, and the two verdicts cancel out; nan without a pair.
     """
@@ -44,7 +42,7 @@ class Asked:
 def ask(pairs: Sequence[tuple[str, str, str]], concepts: Sequence[Concept], judge: Judge) -> Asked:
     """Ask a judge of every pair (prompt, first, second) and concept, in both orders.
 
-    Raises RunError that names the concept and the pair if the judge fails or says something else than -1, 0, 1 or None.
+    Raises RunError that names the concept and the pair if the judge fails or says what is no number from -1 to 1.
     """
     values = np.zeros((len(pairs), len(concepts)))
     unknown, turned = np.zeros(len(concepts), np.int64), np.zeros(len(concepts))
@@ -58,7 +56,7 @@ def ask(pairs: Sequence[tuple[str, str, str]], concepts: Sequence[Concept], judg
                 unknown[k] += 1
                 continue
             values[i, k] = (said[0] - said[1]) / 2
-            turned[k] += abs(said[0]) > SAME and abs(said[0] - said[1]) < SAME
+            turned[k] += said[0] * said[1] > 0
     known = len(pairs) - unknown
     return Asked(values, unknown, np.divide(turned, known, out=np.full(len(concepts), nan), where=known > 0))
 
@@ -95,8 +93,8 @@ def _once(judge: Judge, concept: Concept, pair: int, prompt: str, first: str, se
         raise RunError(f"the judge failed on {concept.name!r} of pair {pair + 1}: {why}") from error
     if said is None:
         return None
-    if said not in (-1, 0, 1):
+    if not isinstance(said, int | float) or not -1 <= said <= 1:
         raise RunError(
-            f"the judge said {said!r} of {concept.name!r} in pair {pair + 1}", mend="let it return 1, 0, -1 or None"
+            f"the judge said {said!r} of {concept.name!r} in pair {pair + 1}", mend="let it return -1 to 1, or None"
         )
     return float(said)
