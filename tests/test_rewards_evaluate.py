@@ -293,3 +293,40 @@ def test_the_command_shows_and_tells_it(tmp_path, monkeypatch, capsys):
     assert told["measures"]["accuracy"]["value"] == pytest.approx(126 / 132)
     assert main(["evaluate", "my_good_reward.good", "--quiet"]) == 2
     assert "nothing to evaluate on" in capsys.readouterr().err
+
+
+def test_the_page_shows_what_was_measured_and_escapes_what_data_says(tmp_path):
+    from boresight.report.reward import reward_page, write_reward
+
+    found = evaluate_reward(FunctionReward(good), examples(), quiet=True)
+    told = json.loads(json.dumps(found.to_dict()))
+    page = reward_page(told)
+    for words in (
+        f"{126 / 132:.4g}",
+        "Share right against confidence",
+        "Edits that change nothing",
+        "Best of n",
+        "n = 4",
+    ):
+        assert words in page
+    hostile = "<script>alert(1)</script>"
+    told["groups"][0]["name"] = told["words"][0] = told["reward"] = hostile
+    page = reward_page(told)
+    assert hostile not in page
+    assert page.count("&lt;script&gt;") >= 3
+    bare = evaluate_reward(FunctionReward(lambda p, r: [0.0] * len(p)), examples()[:3], probes=0, quiet=True)
+    assert "Best of n" not in reward_page(bare.to_dict())  # and no section is empty
+    write_reward(told, tmp_path / "r.html")
+    assert (tmp_path / "r.html").read_text("utf-8") == page
+    with pytest.raises(InputError, match="html"):
+        write_reward(told, tmp_path / "r.jsonl")
+
+
+def test_a_page_is_for_rewards_alone(tmp_path, capsys):
+    from boresight.lab.tiny import make_model
+
+    model = make_model(["a b c"] * 8, tmp_path / "m", vocab=300, hidden=16, layers=1, heads=1)
+    write(examples(), tmp_path / "d.jsonl")
+    for flag in ("--html", "--gold"):
+        assert main(["evaluate", str(model), "--data", str(tmp_path / "d.jsonl"), flag, "x.html"]) == 2
+        assert f"{flag} is for rewards" in " ".join(capsys.readouterr().err.split())

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from boresight.stats import Interval
 
 
-def of_reward(name: str, data: str | None, *, as_json: bool, **options: Any) -> None:
+def of_reward(name: str, data: str | None, *, as_json: bool, html: str | None, **options: Any) -> None:
     """Evaluate a reward and show it; a run's is kept as its evaluation.json."""
     from boresight.errors import InputError
+    from boresight.report.reward import write_reward
     from boresight.rewards.evaluate import evaluate_reward
     from boresight.training.evaluate import run_facts
     from boresight.training.folder import write_whole
@@ -31,10 +32,14 @@ def of_reward(name: str, data: str | None, *, as_json: bool, **options: Any) -> 
     found = evaluate_reward(name, data, **options, **given)
     if facts:
         write_whole(Path(name) / "evaluation.json", json.dumps(output.jsonable(found), indent=1))
+    if html is not None:
+        write_reward(found.to_dict(), html)
     if as_json:
         output.emit_json(found)
-    else:
-        show(found)
+        return
+    show(found)
+    if html is not None:
+        output.say(f"page: {html}", "bold", fold=False)
 
 
 def show(found: RewardEvaluation) -> None:

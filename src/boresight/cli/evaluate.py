@@ -29,6 +29,7 @@ def evaluate(
     format: Annotated[str | None, typer.Option(help="Form of the data, if it is not to be told from its rows.")] = None,
     template: Annotated[str, typer.Option(help="auto, chat or plain; a run knows its own.")] = "auto",
     seed: Annotated[int, typer.Option(help="Decides the samples.")] = 0,
+    html: Annotated[str | None, typer.Option(help="Of a reward: write the result here too, as one page.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     json: Annotated[bool, typer.Option("--json", help="For machines: JSON on stdout.")] = False,
 ) -> None:
@@ -56,10 +57,12 @@ def evaluate(
             template=template,
             quiet=quiet or json,
             as_json=json,
+            html=html,
         )
         return
-    if gold is not None:
-        raise InputError(f"{model} is a language model: gold means nothing for it", mend="leave it away")
+    for name, given in (("gold", gold), ("html", html)):
+        if given is not None:
+            raise InputError(f"{model} is a language model: --{name} is for rewards", mend="leave it away")
 
     found = measure(
         model,
