@@ -57,7 +57,7 @@ class Server:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-            timeout = 10
+            timeout = 60
 
             def log_message(self, *args: Any) -> None:
                 pass

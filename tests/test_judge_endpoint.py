@@ -33,7 +33,7 @@ def question(text: str = "which?", **own) -> Question:
 
 
 def endpoint(server, **own) -> Endpoint:
-    return Endpoint(server.url, "tiny", **({"clock": Quick(), "timeout": 5} | own))
+    return Endpoint(server.url, "tiny", **({"clock": Quick(), "timeout": 30} | own))
 
 
 def test_what_is_sent_and_what_comes_back():
@@ -86,9 +86,10 @@ def test_what_may_pass_is_asked_again(fault):
 def test_a_server_that_is_silent_or_drips_is_left_after_the_timeout():
     for fault in (Said("late", pause=30), Said("slow", drip=0.02)):
         with serving(lambda n, body, fault=fault: fault if n == 0 else "yes") as server:  # noqa: SIM117
-            with endpoint(server, timeout=0.3) as asked:
+            with endpoint(server, timeout=0.6, retries=9) as asked:
                 answer = asked.ask(question(str(fault.drip)))
-                assert (answer.text, answer.calls) == ("yes", 2)
+                assert answer.text == "yes"
+                assert answer.calls >= 2, "more only where the machine is too busy to answer in time"
 
 
 def test_after_the_last_repetition_the_error_is_told_and_nothing_is_kept():
@@ -163,14 +164,24 @@ def test_what_no_question_can_mend_ends_the_run(status, words):
     with serving(lambda n, body: Said(status=status, headers={"Location": "http://127.0.0.1:1/"})) as server:
         with endpoint(server, concurrency=1) as asked, pytest.raises(InputError, match=words):
             asked.ask_all([question(str(k)) for k in range(20)])
-        assert server.calls <= 2, "one, and perhaps one that was under way already"
+        assert server.calls == 1
+
+
+def test_of_many_at_once_the_one_that_ends_the_run_is_told():
+    for _ in range(10):
+        with serving(lambda n, body: Said(status=401)) as server, endpoint(server, concurrency=4, cache=False) as asked:
+            with pytest.raises(InputError, match="key"):
+                asked.ask_all([question(str(k)) for k in range(20)])
+            assert server.calls <= 4
+            with pytest.raises(InputError, match="key"):
+                asked.ask(question("again"))
 
 
 def test_a_server_that_never_answers_is_given_up():
     with serving(lambda n, body: Said(status=400, body=b"no such setting")) as server:
         with endpoint(server, concurrency=1) as asked, pytest.raises(RunError, match="no such setting"):
             asked.ask_all([question(str(k)) for k in range(50)])
-        assert PATIENCE <= server.calls <= PATIENCE + 1
+        assert server.calls == PATIENCE
 
 
 def test_nobody_listens():
@@ -183,9 +194,17 @@ def test_nobody_listens():
 
 
 def test_no_more_at_once_than_asked_for():
-    with serving(lambda n, body: Said("yes", pause=0.02)) as server, endpoint(server, concurrency=3) as asked:
+    full = threading.Event()
+
+    def script(n, body):
+        if server.now >= 3:
+            full.set()
+        full.wait(20)
+        return "yes"
+
+    with serving(script) as server, endpoint(server, concurrency=3) as asked:
         assert len(asked.ask_all([question(str(k)) for k in range(12)])) == 12
-    assert 2 <= server.most <= 3
+    assert server.most == 3
 
 
 # Cache, budget, resumption
@@ -297,15 +316,21 @@ def test_after_an_interruption_the_same_call_goes_on_where_it_was():
     class Enough(BaseException):
         pass
 
-    seen = []
+    seen, three = [], threading.Event()
 
     def advance(n: int) -> None:
         seen.append(n)
         if len(seen) == 3:
+            three.set()
             raise Enough
 
+    def script(n, body):
+        if n == 3:
+            three.wait(20)
+        return Said("to " + body["messages"][0]["content"], pause=0.2 if 3 <= n < 6 else 0)
+
     asked_for = [question(str(k)) for k in range(10)]
-    with serving(lambda n, body: "to " + body["messages"][0]["content"]) as server:
+    with serving(script) as server:
         with endpoint(server, concurrency=1) as asked, pytest.raises(Enough):
             asked.ask_all(asked_for, advance)
         before = server.calls

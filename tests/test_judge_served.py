@@ -1,8 +1,10 @@
-"""A judge behind `transformers serve`, started here with a tiny model."""
+"""A judge behind `transformers serve`, started here with a tiny model; and a call that is interrupted."""
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import pytest
 import boresight as bs
 from boresight.data.example import Example, Pair, Response
 from boresight.judging.judge import judge
+from judge_server import Said, serving
 
 STARTS = 400.0
 """Seconds; importing takes long where the machine is busy."""
@@ -94,3 +97,30 @@ def test_it_gives_no_log_probs_and_that_is_told(served, tmp_path, monkeypatch):
                   out=tmp_path / "votes.jsonl")  # fmt: skip
     assert found.counts["unparsable"] == 2
     assert found.why == {"the server gives no log-probs": 2}
+
+
+def test_a_call_that_is_interrupted_leaves_nothing_half_and_goes_on_where_it_was(tmp_path):
+    rows = [{"prompt": f"q{k}", "chosen": f"good {k}", "rejected": f"bad {k}"} for k in range(30)]
+    (tmp_path / "prefs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    environment = {**os.environ, "BORESIGHT_CACHE": str(tmp_path / "cache")}
+    environment.pop("BORESIGHT_API_KEY", None)
+    with serving(lambda n, body: Said("Verdict: A", pause=0.4)) as server:
+        command = [sys.executable, "-m", "boresight", "judge", "prefs.jsonl", "--endpoint", server.url, "--model", "m"]
+        first = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
+        try:
+            end = time.monotonic() + STARTS
+            while server.calls < 8 and first.poll() is None and time.monotonic() < end:
+                time.sleep(0.05)
+            first.send_signal(signal.SIGINT)
+            said = first.communicate(timeout=120)[1]
+        finally:
+            first.kill()
+            first.wait()
+        assert first.returncode == 130, said
+        before = server.calls
+        assert 8 <= before < 60
+        assert not list(tmp_path.glob("*votes*"))
+        done = subprocess.run([*command, "--json"], cwd=tmp_path, env=environment, capture_output=True, timeout=STARTS)
+        assert done.returncode == 0, done.stderr
+        assert server.calls == 60, "each question was asked once"
+    assert json.loads(done.stdout)["counts"]["from the cache"] == before

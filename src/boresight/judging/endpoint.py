@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from boresight.data.cells import plain
-from boresight.errors import InputError, RunError
+from boresight.errors import BoresightError, InputError, RunError
 from boresight.judging.endpoint_cache import VERSION, Cache, digest
 from boresight.judging.endpoint_retry import MOST_ASKED, Budget, Clock, backoff, retry_after
 from boresight.judging.endpoint_wire import (
@@ -218,11 +218,11 @@ class Endpoint:
             places: dict[str, list[int]] = {}
             for place, question in enumerate(questions):
                 places.setdefault(self.address_of(question), []).append(place)
-            asked = {pool.submit(self.ask, questions[same[0]]): same for same in places.values()}
+            asked = {pool.submit(self._pooled, questions[same[0]]): same for same in places.values()}
             for done in as_completed(asked):
                 try:
                     answer = done.result()
-                except OutOfBudget:
+                except (OutOfBudget, _Stopped):  # who stopped the run raises what it stopped for
                     continue
                 for place in asked[done]:
                     answers[place] = answer
@@ -236,6 +236,14 @@ class Endpoint:
             pool.shutdown(wait=True)  # requests under way are waited for: their answers are paid for, and kept
             self._stop.clear()
         return answers
+
+    def _pooled(self, question: Question) -> Answer:
+        """`ask`, which ends the whole run where it raises what no other question would be spared."""
+        try:
+            return self.ask(question)
+        except BoresightError:
+            self._stop.set()
+            raise
 
     def _wait(self) -> None:
         """Until the server may be asked again. Raises _Stopped if the run has ended meanwhile."""
