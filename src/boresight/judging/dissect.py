@@ -62,8 +62,8 @@ def dissect(
     milliseconds. Both keep w finite whatever the data; a property that never differs stays at 0 with the prior's sd.
     Raises InputError if the shapes disagree or the scale is not positive.
     Source: Li et al. 2024, "Dissecting Human and LLM Preferences"; prior and scale from GAIR-NLP/Preference-Dissection,
-    visualization/utils (a Laplace prior of scale 0.1 sampled by NUTS, weights averaged over ten fits on nine tenths of
-    the data; here all data are fitted at once).
+    visualization/app.py (a Laplace prior of scale 0.1 sampled by NUTS, weights averaged over ten fits on nine tenths
+    of the data; here all data are fitted at once).
     """
     if not scale > 0:
         raise InputError(f"scale is {scale}", mend="give a positive number")
