@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from math import exp, log
 
 import pytest
@@ -142,11 +141,9 @@ def test_labels_are_means_of_their_worths(tokens):
 @pytest.mark.parametrize(
     "filling", ["\n", "*", "Verdict", "verdict \n", "Score: ", "score 1", "my ", "[", "{", "shape:"]
 )
-def test_long_answers_do_not_take_long(filling):
-    """Hours if a pattern went back and forth; the bound is only there to end the test then."""
+def test_long_answers_are_read_at_once(filling):
+    """It would not end within hours if a pattern went back and forth."""
     text = filling * (1_000_000 // len(filling))
-    start = time.process_time()
-    verdict(text)
-    score(text, 1, 10)
-    criteria(text, ["shape"])
-    assert time.process_time() - start < 60
+    assert score(text, 1, 10).value is None or filling.startswith("score")
+    for found in (verdict(text), criteria(text, ["shape"])):
+        assert found.value is None
