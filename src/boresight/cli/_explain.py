@@ -112,8 +112,8 @@ def _groups(by: Told) -> None:
     for one in by["differences"]:
         if one["p_holm"] < 0.05:
             output.say(
-                f"{one['feature']} counts {one['value']:+.2f} [{one['low']:+.2f}, {one['high']:+.2f}] more for "
-                f"{one['group']} than for the others (corrected p {_p(one['p_holm'])})"
+                f"{one['feature']}: {one['group']} differs from the others by {one['value']:+.2f} "
+                f"[{one['low']:+.2f}, {one['high']:+.2f}] logits (corrected p {_p(one['p_holm'])})"
             )
     output.table(
         "On prompts not fitted on",

@@ -171,6 +171,7 @@ def _told(
         "ties": pairs.ties,
         "prompts": len(np.unique(pairs.prompt)),
         "intervals": fit.kind,
+        "clusters": "prompts" if len(np.unique(pairs.prompt)) >= ENOUGH else "pairs of responses",
         "penalty": penalty,
         "tests": {"together": len(corrected), "alone": len(known)},
         "features": features,

@@ -141,12 +141,13 @@ def _because(one: Told) -> list[str]:
 
 
 def _facts(told: Told) -> list[tuple[str, str]]:
-    kind = "clustered on prompts" if told["intervals"] == "clustered" else "of the posterior, pairs independent"
+    clustered = f"clustered on {told['clusters']}"
+    kind = clustered if told["intervals"] == "clustered" else "of the posterior, pairs independent"
     return [
         ("data", str(last_part(told["source"]))),
         ("pairs", f"{told['pairs']:,}, {told['ties']:,} of them ties, on {told['prompts']:,} prompts"),
         ("intervals", f"95%, {kind}"),
-        ("bootstrap", f"{told['rounds']:,} rounds over prompts" if told["rounds"] else "none"),
+        ("bootstrap", f"{told['rounds']:,} rounds over {told['clusters']}" if told["rounds"] else "none"),
         ("prior", f"normal around 0, variance {1 / told['penalty']:g}, on each coefficient"),
         ("tests", f"{told['tests']['together']} together (Holm), {told['tests']['alone']} alone (turned pairs)"),
         ("never differ", ", ".join(told["constant"]) or "none"),
