@@ -125,6 +125,11 @@ def test_perfectly_separable_data_is_told_and_stays_finite():
     assert not separable(np.array([[1.0], [0.0]]))
     assert separable(np.array([[1.0], [0.0]]), np.array([1.0, 0.5]))
     assert separable(np.array([[1.0], [-1.0]]), np.array([1.0, 0.0]))
+    # large data, of which some is looked at first
+    many = np.random.default_rng(0).uniform(0.5, 1, size=(6000, 2))
+    assert separable(many)
+    many[-1] = -many[-1]
+    assert not separable(many)
 
 
 def test_a_feature_that_never_differs_stays_at_nothing():

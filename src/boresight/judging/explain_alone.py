@@ -61,7 +61,7 @@ def flipped(signs: Floats, prompts: NDArray[np.int64], *, rounds: int = 4999, se
     found, rng = np.abs(sums.sum(0)) / size, np.random.default_rng(seed)
     over, done = np.zeros(signs.shape[1]), 0
     while done < rounds:
-        some = min(500, rounds - done)
+        some = min(max(1, min(500, 10_000_000 // max(len(sums), 1))), rounds - done)
         turned = np.where(rng.random((some, len(sums))) < 0.5, -1.0, 1.0)
         largest = (np.abs(turned @ sums) / size).max(1, initial=0.0)
         over += (largest[:, None] >= found - 1e-9).sum(0)

@@ -189,6 +189,8 @@ def separable(x: ArrayLike, y: ArrayLike | None = None) -> bool:
     z = x[y != 0.5] * np.sign(y[y != 0.5] - 0.5)[:, None]
     if not len(z) or not z.shape[1] or (z == 0).all(1).any():
         return False
+    if len(z) > 5000 and not separable(z[:: len(z) // 2000]):  # what no w does for some, none does for all
+        return False
     answer = linprog(np.zeros(z.shape[1]), A_ub=-z, b_ub=-np.ones(len(z)), bounds=(None, None), method="highs")
     return bool(answer.status == 0)
 
