@@ -72,7 +72,9 @@ def regression(arm: Arm, seeds: Sequence[int], *, pairs: int = 300, together: fl
     decides it is shared). Our own question: whoever has a strong factor has its neighbour too, which as a player shares
     in its wins; a regression (`judging.explain_fit.logistic`) on differences of factors holds them apart.
 
-    Undecided with 100 judgements, where noise leads both; with independent factors 0.04 of the difference is left.
+    Undecided with 100 judgements, where noise leads both; with independent factors 0.04 of the difference is left. The
+    first version did not hold (-0.04): there the factors that went together were neighbours in strength, so that what a
+    player got of its neighbour's wins was what it was due. The order of what goes together is drawn at random since.
     """
     found = []
     for seed in seeds:
