@@ -79,16 +79,18 @@ class Seq2SeqLogProbs(TokenLogProbs):
         predictor: Tensor,
         targets: Tensor,
         fused: tuple[Sequence[Tensor], LossOf] | None = None,
+        states: bool = False,
     ) -> Any:
         """Log-probs of `targets`, (tokens,), in nats, fp32 (fp64 for a model in fp64); arguments as in `Seq2SeqBatch`.
 
         Without any response token the result is empty, but still tied to every parameter. fused: as in `TokenLogProbs`,
         the sum of the losses of the parts and the log-probs without gradient; the head is made again for the gradient.
+        states: as there, the decoder's, as the head is given them (T5 scales them where its head is its embedding).
         """
-        values = self._values(prompt_ids, prompt_mask, source, input_ids, attention_mask, predictor, targets)
-        if fused is None:
-            return values
-        return summed(values, *fused)
+        values, hidden = self._values(prompt_ids, prompt_mask, source, input_ids, attention_mask, predictor, targets)
+        if fused is not None:
+            return summed(values, *fused)
+        return (values, hidden) if states else values
 
     def _values(
         self,
@@ -99,7 +101,7 @@ class Seq2SeqLogProbs(TokenLogProbs):
         attention_mask: Tensor,
         predictor: Tensor,
         targets: Tensor,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor | None]:
         form = self.form
         if not source.numel():
             source = source.new_zeros(1)
@@ -116,21 +118,22 @@ class Seq2SeqLogProbs(TokenLogProbs):
             "use_cache": False,
         }
         if form.own:
-            return picked_log_probs(self.model(**options).logits.flatten(0, 1)[predictor], targets)
+            return picked_log_probs(self.model(**options).logits.flatten(0, 1)[predictor], targets), None
         head: Any = base.get_output_embeddings()
-        plain, bias = is_plain(head), _late_bias(base)
+        plain, bias = is_plain(head), late_bias(base)
         shape: dict[str, Any] = {"scale": form.scale, "cap": form.cap, "tile": self.tile}
-        found: list[Tensor] = []
+        found: list[tuple[Tensor, Tensor]] = []
 
         def compute(own: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
             rows = hidden.flatten(0, 1)[predictor]
             if plain:
                 both = [b for b in (head.bias, bias) if b is not None]
                 total = sum(both[1:], both[0]) if both else None
-                found.append(token_log_probs(rows, head.weight, targets, bias=total, **shape))
+                values = token_log_probs(rows, head.weight, targets, bias=total, **shape)
             else:
                 full = own if bias is None else lambda x: own(x) + bias
-                found.append(module_log_probs(full, rows, targets, vocabulary=form.vocabulary, **shape))
+                values = module_log_probs(full, rows, targets, vocabulary=form.vocabulary, **shape)
+            found.append((values, rows))
             return hidden.new_zeros(0, form.vocabulary)  # what is left for the model to call its logits
 
         with _in_place_of(head, compute):
@@ -206,7 +209,7 @@ def decoder_start(base: Any) -> int:
     return int(start)
 
 
-def _late_bias(base: Any) -> Tensor | None:
+def late_bias(base: Any) -> Tensor | None:
     """What BART and its kin add to their logits: (vocabulary,)."""
     bias: Tensor | None = getattr(base, "final_logits_bias", None)
     return None if bias is None else bias.flatten()
@@ -232,7 +235,7 @@ def _measure(model: nn.Module) -> HeadForm:
         finally:
             handle.remove()
     if len(seen) == 1 and seen[0].shape == logits.shape:
-        bias = _late_bias(base)
+        bias = late_bias(base)
         for scale, cap in _candidates(base.config):
             expected = bend(seen[0].double().clone(), scale, cap)
             # A bias is added to what is bent; `token_log_probs` adds it before.

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from boresight.engine.headform import bare, is_encoder_decoder, is_sharded
+from boresight.engine.headform import bare, is_sharded
 from boresight.engine.padded import TokenLogProbs, inner
 from boresight.engine.reference import Reference
+from boresight.engine.seq2seq import late_bias
 from boresight.engine.statistics import Head, entropy, kl
 from boresight.errors import RunError
 from boresight.objectives import LogProbs, Objective
@@ -49,12 +50,12 @@ def keep(reference: Reference, policy: Any, module: TokenLogProbs, objective: Ob
     if not OF_REFERENCE & set(objective.needs):
         return None
     if reference.model is not policy:
-        other = TokenLogProbs(reference.model, layout=module.layout)
+        other = type(module)(reference.model, layout=module.layout)
         return Live(other.eval().requires_grad_(False), reference.switch)
     if reference.based:
         return Live(module, reference.switch)
     frozen = copy.deepcopy(policy).eval().requires_grad_(False)
-    return Live(TokenLogProbs(frozen, layout=module.layout), reference.switch)
+    return Live(type(module)(frozen, layout=module.layout), reference.switch)
 
 
 def with_states(job: Job, micro: Micro, known: dict[str, Tensor]) -> LogProbs:
@@ -86,7 +87,9 @@ def head_of(module: Any, *, base: bool = False) -> Head:
     form, head = one.form, bare(one.model).get_output_embeddings()
     if base:
         head = getattr(head, "base_layer", getattr(head, "original_module", head))
-    return Head(head, form.vocabulary, form.scale, form.cap)
+    bias = late_bias(bare(one.model))
+    forward = head if bias is None else lambda hidden: head(hidden) + bias
+    return Head(forward, form.vocabulary, form.scale, form.cap)
 
 
 def check(module: TokenLogProbs, objective: Objective) -> None:
@@ -94,8 +97,6 @@ def check(module: TokenLogProbs, objective: Objective) -> None:
     if not through_states(objective):
         return
     why = "it makes its logits in its own way" if module.form.own else ""
-    if is_encoder_decoder(module.model):
-        why = "it has an encoder and a decoder"
     if not why and is_sharded(bare(module.model).get_output_embeddings()):
         why = "it is split over processes"
     if why:
