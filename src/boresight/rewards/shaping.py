@@ -24,7 +24,8 @@ MISSED = 1e4
 class Process:
     """A decision process.
 
-    move: (states, actions, states), probabilities; reward: (states, actions); discount: from 0 to below 1. An end is a state that stays where it is without reward. Raises InputError for what is none.
+    move: (states, actions, states), probabilities; reward: (states, actions); discount: from 0 to below 1. An end is a
+    state that stays where it is without reward. Raises InputError for what is none.
     """
 
     move: Table
