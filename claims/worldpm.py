@@ -41,10 +41,10 @@ def pretrained(
     the public pairs, or towards 0. The outcome is the share of 4000 held-out pairs where the reward agrees with the
     true one, and that share less the share with 16 times as many clean pairs.
 
-    It holds from 10 to 160 clean pairs, where the gain falls from 0.09 to 0.01, and at every share of turned verdicts up
-    to 0.45 (gain 0.02). It stops where the public's taste has little to do with the true one: at a cosine of 0.3 the
-    gain is not told from 0, and at 0 pre-training costs 0.015 on average, as cross-validation on 40 pairs does not always
-    find that it is of no use. Model size is not varied here; `scaling.fit_scaling` fits laws in it.
+    It holds from 10 to 160 clean pairs, where the gain falls from 0.09 to 0.01, and at every share of turned verdicts
+    up to 0.45 (gain 0.02). It stops where the public's taste has little to do with the true one: at a cosine of 0.3
+    the gain is not told from 0, and at 0 pre-training costs 0.015 on average, as cross-validation on 40 pairs does not
+    always find that it is of no use. Model size is not varied here; `scaling.fit_scaling` fits laws in it.
     """
     found: dict[str, list[float]] = {"accuracy": [], "accuracy, less that with 16 times the pairs": []}
     for seed in seeds:
