@@ -100,10 +100,10 @@ class FollowUpReward(_Modelled):
             kept = [tokens for tokens in each if tokens is not None]
             if len(kept) == len(each):
                 made[i] = kept
-        values = iter(self._judges[0].values([t for each in made.values() for t in each], lambda n: None))
+        values = iter(self._judges[0].values([t for tokens in made.values() for t in tokens], lambda n: None))
         shares = np.array(list(self.shares.values()))
-        for i, each in made.items():
-            found[i] = shares @ [float(next(values).mean(dtype=np.float64)) for _ in each]
+        for i in made:
+            found[i] = shares @ [float(next(values).mean(dtype=np.float64)) for _ in shares]
         return found
 
     def _followed(self, talk: tuple[Message, ...], text: str) -> Tokens | None:
