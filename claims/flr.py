@@ -90,7 +90,6 @@ def trained(logs: Sequence[Sequence[str]], steps: int, seed: int, folder: Path) 
     treatment="logs whose follow-ups depend on the answer",
     baseline="logs whose follow-ups do not",
     sweep={"strength": (0.25, 0.5, 1.0)},
-    seeds=4,
 )
 def followups(arm: Arm, seeds: Sequence[int], *, strength: float = 1.0, steps: int = 200) -> Mapping[str, Any]:
     """A language model of one layer (32 wide) is trained from nothing, 200 steps of 32, on the tokens of 3000

@@ -222,7 +222,9 @@ def test_without_a_verb_comes_the_help(capsys):
 
 
 def test_methods_narrow_and_wide_say_the_same(monkeypatch, capsys):
-    shown = {}
+    from boresight.catalogue import methods
+
+    shown, entries = {}, methods("noisy labels", limit=3)
     for columns in ("80", "140"):
         monkeypatch.setenv("COLUMNS", columns)
         assert main(["methods", "noisy", "labels", "--limit", "3"]) == 0
@@ -232,8 +234,7 @@ def test_methods_narrow_and_wide_say_the_same(monkeypatch, capsys):
     for text in shown.values():
         assert text.index("rdpo-robust") < text.index("alignment-discretion")
         assert "Provably Robust DPO" in text
-        assert "implemented" in text
-        assert "not tested yet" in text
+        assert all(e.state in text and e.verdict in text for e in entries)
 
 
 def test_methods_json_is_what_the_library_returns(capsys):
