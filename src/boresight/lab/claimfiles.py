@@ -51,11 +51,14 @@ def load_file(path: Path) -> list[Claim]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses of the file look themselves up there
+    kept, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # a folder of claims is read, and not written to
     try:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
         raise InputError(f"{path}: {type(error).__name__}: {error}", mend="mend the file") from error
+    finally:
+        sys.dont_write_bytecode = kept
     made = [getattr(value, "__claim__", None) for value in vars(module).values()]
     return [c for c in made if isinstance(c, Claim) and c.function.__module__ == name]
 
