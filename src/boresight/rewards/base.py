@@ -44,8 +44,7 @@ class Reward(ABC):
         scores (which may go round in a circle) has its own.
         """
         one, other = (self.score(prompts, texts) for texts in (first, second))
-        gap = one - other
-        return gap if gap.ndim == 1 else gap.sum(1)
+        return in_sum(one - other)
 
     def __call__(self, prompts: Sequence[Content], responses: Sequence[Content]) -> Values:
         """The same as `score`."""
@@ -90,6 +89,16 @@ def _plain(content: Content) -> Any:
     if isinstance(content, str):
         return content
     return [{"role": m.role, "content": m.content} for m in content]
+
+
+def in_sum(values: Values) -> Values:
+    """One number a response, (N,): scores as they are, attributes summed."""
+    return values if values.ndim == 1 else values.sum(1)
+
+
+def last_text(content: Content) -> str:
+    """A text, or that of a conversation's last turn."""
+    return content if isinstance(content, str) else content[-1].content
 
 
 def asked(example: Example, response: Response) -> Content:

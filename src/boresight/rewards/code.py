@@ -14,7 +14,7 @@ import numpy as np
 from boresight.curation.curated import Curated
 from boresight.data.example import Example, Pair, Response
 from boresight.paper import paper
-from boresight.rewards.base import Content, Reward, Values
+from boresight.rewards.base import Content, Reward, Values, last_text
 from boresight.rewards.sandbox import Limits, Outcome, run_python
 
 CRITERIA = {
@@ -105,7 +105,7 @@ class CodeReward(Reward):
 
     def score(self, prompts: Sequence[Content], responses: Sequence[Content]) -> Values:
         """(N,), from 0 to 1."""
-        return np.array([self._one(_text(p), _text(r)) for p, r in zip(prompts, responses, strict=True)], float)
+        return np.array([self._one(last_text(p), last_text(r)) for p, r in zip(prompts, responses, strict=True)], float)
 
     def _one(self, prompt: str, response: str) -> float:
         tests = self.tests(prompt)
@@ -223,7 +223,3 @@ def _known(criterion: str) -> None:
 
 def _lines(text: str) -> list[str]:
     return [line.rstrip() for line in text.strip("\n").rstrip().splitlines()]
-
-
-def _text(content: Content) -> str:
-    return content if isinstance(content, str) else content[-1].content

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from boresight.data.example import Example, Pair, Response
+from boresight.data.checks._base import response_text
+from boresight.data.example import Example, Pair
 from boresight.data.read import read
 from boresight.data.views import mean_scores, pairs
 from boresight.errors import InputError
 from boresight.judging.features import FEATURES, Seen
-from boresight.rewards.base import Reward, asked, scored
+from boresight.rewards.base import Reward, asked, in_sum, scored
 from boresight.rewards.bestofn import Point, curve
 from boresight.rewards.calibration import Calibration, calibration
 from boresight.rewards.load import load_reward
@@ -115,7 +116,7 @@ def evaluate_reward(
     if not compared:
         raise InputError(f"{where} compares nothing", mend="give held-out pairs, or responses with scores or ranks")
     with reporter.bar("scores", len(examples)) as advance:
-        known = [(e, v if v.ndim == 1 else v.sum(1)) for e, v in scored(one, examples, progress=advance)]
+        known = [(e, in_sum(v)) for e, v in scored(one, examples, progress=advance)]
     table = _Table.of(one, known)
     if not len(table.margin):
         raise InputError(f"{name} scores no pair of {where}", mend="look at its limits: --max-length, --truncation")
@@ -136,18 +137,19 @@ def evaluate_reward(
         with reporter.bar("probes", None):
             asks, chosen, rejected = (list(column) for column in zip(*sides, strict=True))
             found = probed(one, asks, chosen, rejected, table.prompt[:probes])
+    calibrated = calibration(table.margin, table.weight)
     return RewardEvaluation(
         name,
         where,
         len(table.margin),
         sum(int(np.isnan(v).sum()) for _, v in known),
         measures,
-        calibration(table.margin, table.weight),
+        calibrated,
         table.followed(),
         found,
         table.groups(),
         _chosen_of_many(known, other),
-        words + _said(found, table),
+        words + _said(found, calibrated),
         one.lint() if hasattr(one, "lint") else [],
     )
 
@@ -181,7 +183,8 @@ class _Table:
         if rows and type(reward).margin is not Reward.margin:  # preferences that are no difference of scores
             margin = reward.margin(*(list(column) for column in zip(*sides, strict=True)))
         seen = [
-            tuple(Seen(_text(e.responses[i]), e.prompt_text) for i in (p.chosen, p.rejected)) for _, _, e, p in rows
+            tuple(Seen(response_text(e.responses[i]), e.prompt_text) for i in (p.chosen, p.rejected))
+            for _, _, e, p in rows
         ]
         weight = np.array([p.weight for *_, p in rows], float)
         return cls(margin, weight, [a for _, a, *_ in rows], sides, [(e, p) for *_, e, p in rows], seen)  # type: ignore[arg-type]
@@ -293,7 +296,7 @@ def _chosen_of_many(known: Sequence[tuple[Example, NDArray[np.float64]]], gold: 
     """Best-of-n over prompts with at least FEWEST scored responses, judged by `gold` or the data's own scores."""
     kept = [(e, v) for e, v in known if len(v) >= FEWEST and np.isfinite(v).all()]
     if gold is not None and kept:
-        judged = [v if v.ndim == 1 else v.sum(1) for _, v in scored(gold, [e for e, _ in kept])]
+        judged = [in_sum(v) for _, v in scored(gold, [e for e, _ in kept])]
         both = [(v, g) for (_, v), g in zip(kept, judged, strict=True) if np.isfinite(g).all()]
     else:
         own = [(v, mean_scores(e)) for e, v in kept]
@@ -301,17 +304,12 @@ def _chosen_of_many(known: Sequence[tuple[Example, NDArray[np.float64]]], gold: 
     return curve([v for v, _ in both], [g for _, g in both]) if both else []
 
 
-def _said(probes: Sequence[Probed], table: _Table) -> list[str]:
+def _said(probes: Sequence[Probed], cal: Calibration) -> list[str]:
     worst = max(probes, key=lambda p: p.flips.low if p.edited else -1, default=None)
     said = []
     if worst is not None and worst.edited and worst.flips.low > 0.02:
         said.append(f"'{worst.name}' alone turns {worst.flips.value:.0%} of the verdicts over: {worst.meaning.lower()}")
-    cal = calibration(table.margin, table.weight)
     if cal.scale and np.isfinite(cal.scale) and not 0.67 < cal.scale < 1.5:
         what = "too sure of itself" if cal.scale < 1 else "surer than it says"
         said.append(f"It is {what}: margins times {cal.scale:.2g} would be calibrated best (ECE {cal.ece:.3f}).")
     return said
-
-
-def _text(response: Response) -> str:
-    return response.content if isinstance(response.content, str) else "\n\n".join(m.content for m in response.content)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from boresight.rewards.base import Content, Reward, Values
+from boresight.rewards.base import Content, Reward, Values, in_sum
 from boresight.stats import Interval, mean, proportion
 
 Edit = Callable[[str], str]
@@ -158,6 +158,6 @@ def _edited(content: Content, edit: Edit) -> Content:
 def _spread(reward: Reward, prompts: Sequence[Content], *sides: Sequence[Content]) -> float:
     """The standard deviation of the scores of all responses, of all attributes in sum; 1 where there is none."""
     values: list[Values] = [reward.score(prompts, side) for side in sides]
-    flat = np.concatenate([v if v.ndim == 1 else v.sum(1) for v in values])
+    flat = np.concatenate([in_sum(v) for v in values])
     spread = float(np.nanstd(flat)) if np.isfinite(flat).any() else 0.0
     return spread if spread > 0 else 1.0

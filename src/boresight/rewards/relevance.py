@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from boresight.data.example import Message
 from boresight.paper import paper
-from boresight.rewards.base import Content, Reward, Values
+from boresight.rewards.base import Content, Reward, Values, last_text
 
 Encoder = Callable[[Sequence[str]], Values]
 Closed = Callable[[str], bool]
@@ -70,7 +69,7 @@ class RelevanceReward(Reward):
 
     def score(self, prompts: Sequence[Content], responses: Sequence[Content]) -> Values:
         """(N,). Raises ValueError for a closed question without an answer."""
-        asked, given = [_text(p) for p in prompts], [_text(r) for r in responses]
+        asked, given = [last_text(p) for p in prompts], [last_text(r) for r in responses]
         closed = [self._closed(p) for p in asked]
         for prompt, is_closed in zip(asked, closed, strict=True):
             if is_closed and prompt not in self.answers:
@@ -88,10 +87,3 @@ class RelevanceReward(Reward):
             if self.repetition:
                 values[i] *= repetition_penalty(text)
         return values
-
-
-def _text(content: Content) -> str:
-    if isinstance(content, str):
-        return content
-    last: Message = content[-1]
-    return last.content

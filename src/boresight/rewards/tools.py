@@ -11,7 +11,7 @@ import numpy as np
 from boresight.data.example import Example
 from boresight.dotted import told
 from boresight.paper import paper
-from boresight.rewards.base import Content, Reward, Values, asked
+from boresight.rewards.base import Content, Reward, Values, asked, last_text
 from boresight.rewards.calculator import calculate, shown
 from boresight.rewards.sandbox import Limits, run_python
 
@@ -175,7 +175,7 @@ class ToolReward(Reward):
 
     def steps(self, prompt: Content, response: Content) -> tuple[list[Step], str]:
         """What was asked and observed for one response, and the rationale, "" without one."""
-        question, answer = _whole(prompt), _text(response)
+        question, answer = _whole(prompt), last_text(response)
         made: list[Step] = []
         while len(made) < self.most:
             wanted = self.choose(question, answer, tuple(made))
@@ -188,7 +188,7 @@ class ToolReward(Reward):
     def told(self, prompt: Content, response: Content) -> str:
         """The text that the inner reward is given: the response, the steps, the rationale."""
         steps, rationale = self.steps(prompt, response)
-        return "\n\n".join([_text(response), *map(str, steps), *([f"Rationale: {rationale}"] if rationale else [])])
+        return "\n\n".join([last_text(response), *map(str, steps), *([f"Rationale: {rationale}"] if rationale else [])])
 
     def tell(self, examples: Iterable[Example]) -> Iterator[Example]:
         """The examples with each response as the inner reward is given it: what the inner reward is trained on."""
@@ -215,7 +215,7 @@ class Agreement(Reward):
 
     def score(self, prompts: Sequence[Content], responses: Sequence[Content]) -> Values:
         """(N,), from 0 to 1. Decimals are right if they are the exact value rounded to the places that are written."""
-        return np.array([_right(_text(r)) for r in responses], float)
+        return np.array([_right(last_text(r)) for r in responses], float)
 
 
 def _right(text: str) -> float:
@@ -232,7 +232,3 @@ def _right(text: str) -> float:
 
 def _whole(content: Content) -> str:
     return content if isinstance(content, str) else "\n\n".join(f"{m.role}: {m.content}" for m in content)
-
-
-def _text(content: Content) -> str:
-    return content if isinstance(content, str) else content[-1].content

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from boresight.data.checks._base import response_text
 from boresight.data.example import Example, Response
 from boresight.data.views import pairs
 from boresight.errors import InputError
@@ -17,7 +18,7 @@ def longer_wins(examples: Iterable[Example]) -> Interval:
     dialogues, counted so, are the figures of the data's SOURCE.md, .585 and .563.
     Raises InputError if there are no pairs.
     """
-    compared = [(i, len(_text(c)), len(_text(r))) for i, c, r in _sides(examples)]
+    compared = [(i, len(response_text(c)), len(response_text(r))) for i, c, r in _sides(examples)]
     return _accuracy([c - r for _, c, r in compared], [i for i, _, _ in compared], "the baseline 'longer wins'")
 
 
@@ -83,15 +84,8 @@ def _texts(examples: Iterable[Example], dialogue: bool) -> list[tuple[int, str, 
     for i, example in enumerate(examples):
         before = example.prompt_text + "\n\n" if dialogue else ""
         for _, chosen, rejected in _sides([example]):
-            found.append((i, before + _text(chosen), before + _text(rejected)))
+            found.append((i, before + response_text(chosen), before + response_text(rejected)))
     return found
-
-
-def _text(response: Response) -> str:
-    """All of a response: where it is several messages, they are what the two sides of a pair differ in."""
-    if isinstance(response.content, str):
-        return response.content
-    return "\n\n".join(m.content for m in response.content)
 
 
 def _accuracy(margins: Sequence[float], clusters: Sequence[int], what: str) -> Interval:
